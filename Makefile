@@ -1,0 +1,52 @@
+# Two targets set everything up: `make repro` runs the pipeline, `make test` the tests.
+PYTHON ?= python3
+PORT ?= 3000
+# a machine with an NVIDIA driver gets TensorFlow with CUDA, every other one the CPU build
+REQUIREMENTS ?= requirements/$(if $(shell command -v nvidia-smi),gpu,all).txt
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export BENTOML_HOME ?= $(CURDIR)/.bentoml
+
+.PHONY: repro test lint serve flows lock
+READY := .venv/.ready
+
+repro: $(READY)
+	dvc repro
+	@printf '\nGate (reports/gate.json)\n'
+	@python -c 'import json; [print(" ", r["sentence"]) for r in json.load(open("reports/gate.json"))["rules"]]'
+	@printf '%s\n' '' \
+	  'Metrics   reports/metrics.json, `dvc metrics show`, models/release/model_card.md' \
+	  'Data      reports/assembly.json, reports/data-docs/index.html' \
+	  'Figures   reports/explore/, reports/evaluation/, `dvc plots show`' \
+	  'Bento     models/chest-xray.bento' \
+	  'Serve it  make serve PORT=$(PORT), then open http://127.0.0.1:$(PORT)'
+
+test: $(READY)
+	pytest
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	pyright
+
+serve: $(READY)
+	rm -rf .bentoml && mkdir .bentoml && bentoml import models/chest-xray.bento
+	CXR_PREDICTION_LOG=sqlite:///$(CURDIR)/data/predictions.sqlite bentoml serve chest_xray:latest --port $(PORT)
+
+flows: $(READY)
+	python -m flows.serve
+
+COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+# what is served and what runs on a GPU has the versions that are tested
+lock:
+	$(COMPILE) pyproject.toml --group all -o requirements/all.txt
+	$(COMPILE) pyproject.toml --group serve -c requirements/all.txt -o requirements/serve.txt
+	$(COMPILE) pyproject.toml --group gpu -c requirements/all.txt -o requirements/gpu.txt
+
+# everything is pinned, so pip needs no resolver; quiet.pth turns usage reports off for every command run from here
+$(READY): $(REQUIREMENTS) requirements/quiet.pth
+	test -d .venv || $(PYTHON) -m venv .venv
+	python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)
+	cp requirements/quiet.pth "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	touch $@
