@@ -1,0 +1,63 @@
+"""The one schema of image tables: a record per ingested image, a manifest row per used image.
+
+Nothing else names a column. Records are written by ingest (`data/images/<source>/records.parquet`), the manifest by
+assemble (`data/manifest.parquet`).
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from cxr.images import DESCRIPTORS
+
+SPLITS = ("train", "val", "test")
+
+# column -> pandas dtype; what is not stated by a source is null
+RECORD_COLUMNS: dict[str, str] = {
+    "image_id": "string",  # <source>/<path within the source, archives looked through>
+    "source": "string",
+    "patient_id": "string",  # <source>/<the source's own id>
+    "view_position": "string",  # PA, AP, LL as in DICOM
+    "age_years": "Float32",
+    "sex": "string",  # M, F, O
+    "findings": "string",  # the source's own words, joined by |
+    "published_split": "string",  # train, val, test where the source publishes one
+    "licence": "string",
+    "width": "int32",  # of the published file, pixels
+    "height": "int32",
+    "bits": "int16",  # per sample, of the published file
+    "sha256": "string",  # of the published file's bytes
+    "phash": "object",  # 32 bytes, 256-bit perceptual hash
+    "shard": "string",  # file name under data/images/<source>/
+    "row": "int32",  # row of that shard
+    **dict.fromkeys(DESCRIPTORS, "float32"),
+}
+
+MANIFEST_COLUMNS: dict[str, str] = RECORD_COLUMNS | {
+    "label": "string",  # class name of the task
+    "group": "int32",  # images that share a patient or are duplicates; never in two splits
+    "split": "string",  # train, val, test
+    "copies": "int16",  # times an epoch shows the image: 0 undersampled, 1, or more
+    "weight": "float32",  # of the image in the loss
+}
+
+
+def to_table(rows: list[dict], columns: dict[str, str]) -> pd.DataFrame:
+    """Rows as a table with exactly `columns`, in their order and dtypes."""
+    return pd.DataFrame.from_records(rows, columns=list(columns)).astype(columns)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write parquet under a temporary name, then rename, so that no half-written table is taken for whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        table.to_parquet(temporary, index=False, engine="pyarrow", compression="zstd")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    """Read a table written by `write_table` back with its dtypes."""
+    return pd.read_parquet(path).astype(columns)
