@@ -1,0 +1,82 @@
+"""NIH ChestX-ray14 (Wang et al. 2017): 112,120 frontal radiographs of 30,805 adults and children.
+
+Labels are text-mined from reports: their positive predictive value is 10 to 30 points below what is documented
+(Oakden-Rayner 2019). Open, with attribution to the NIH Clinical Center.
+Known faults: a few impossible ages; several hundred images a patient; a partial download lacks most images.
+Cite: Wang X et al., CVPR 2017, 3462-3471.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from cxr.archives import Member, walk
+from cxr.errors import SourceError
+from cxr.sources.reading import Found, SetAside, age, is_image, not_an_image, read_csv, sex
+
+COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+VIEWS = ("PA", "AP")
+
+
+def read(root: Path) -> Iterator[Found | SetAside]:
+    rows, published = _read_tables(root)
+    seen = set()
+    for member in walk(root):
+        name = PurePosixPath(member.path).name
+        if not is_image(member.path):
+            if not _is_table(name):
+                yield not_an_image(member.path)
+            continue
+        row = rows.get(name)
+        if row is None:
+            yield SetAside(member.path, "image without a row")
+            continue
+        seen.add(name)
+        view = row["View Position"]
+        if view not in VIEWS:
+            yield SetAside(
+                member.path, "not a frontal view", f"View Position {view!r} is not one of {', '.join(VIEWS)}"
+            )
+            continue
+        yield Found(
+            path=member.path,
+            data=member.read(),
+            patient_id=row["Patient ID"],
+            findings=row["Finding Labels"],
+            view_position=view,
+            age_years=age(row["Patient Age"]),
+            sex=sex(row["Patient Gender"]),
+            published_split=published.get(name),
+            licence="NIH open, attribution",
+        )
+    for name in rows:
+        if name not in seen:
+            yield SetAside(name, "row without an image")
+
+
+def _is_table(name: str) -> bool:
+    return name.startswith("Data_Entry_2017") or name in ("train_val_list.txt", "test_list.txt")
+
+
+def _read_tables(root: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Rows by image name, and the published split by image name."""
+    rows, published = None, {}
+    # tables are published beside the archives; only where they are not, archives are searched
+    for member in (*_loose_files(root), *(() if _has_entries(root) else walk(root))):
+        name = PurePosixPath(member.path).name
+        if name.startswith("Data_Entry_2017") and name.endswith(".csv") and rows is None:
+            rows = {row["Image Index"]: row for row in read_csv(member, COLUMNS)}
+        elif name in ("train_val_list.txt", "test_list.txt"):
+            split = "test" if name == "test_list.txt" else "train"
+            published |= dict.fromkeys(member.read().decode().split(), split)
+    if rows is None:
+        raise SourceError(f"{root}: no Data_Entry_2017*.csv; it is published beside the image archives")
+    return rows, published
+
+
+def _has_entries(root: Path) -> bool:
+    return any(root.rglob("Data_Entry_2017*.csv"))
+
+
+def _loose_files(root: Path) -> Iterator[Member]:
+    for path in sorted([*root.rglob("*.csv"), *root.rglob("*.txt")]):
+        yield Member(str(path.relative_to(root)), path.read_bytes)
