@@ -45,9 +45,10 @@ def measure(
     calibration error in 15 bins of equal mass (Guo et al. 2017); `brier` the mean squared error over all classes.
     """
     predicted = y_score.argmax(axis=1)
-    precision, recall, f1, support = precision_recall_fscore_support(
+    precision, recall, f1, _ = precision_recall_fscore_support(
         y_true, predicted, labels=range(len(classes)), zero_division=np.nan
     )
+    support = np.bincount(y_true, minlength=len(classes))
     per_class = {}
     for k, name in enumerate(classes):
         positive, called = y_true == k, y_score[:, k] >= thresholds[k]

@@ -50,8 +50,8 @@ def split_groups(
     groups["split"] = ""
     groups.loc[groups["published"], "split"] = "test"
     free = groups[~groups["published"]].sort_values("order")
-    for (_, _, keeps_published), stratum in free.groupby(["source", "label", "honoured"], sort=True):
-        test = 0.0 if keeps_published else test_fraction
+    for _, stratum in free.groupby(["source", "label", "honoured"], sort=True):
+        test = 0.0 if stratum["honoured"].iloc[0] else test_fraction
         middle = (stratum["images"].cumsum() - stratum["images"] / 2) / stratum["images"].sum()
         splits = np.select([middle < test, middle < test + val_fraction], ["test", "val"], "train")
         groups.loc[stratum.index, "split"] = splits

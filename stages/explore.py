@@ -1,0 +1,83 @@
+"""What a person wants to see first: counts, samples, and the mean, contrast and deviation of the classes."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr import plots
+from cxr.errors import plain_errors
+from cxr.images import DESCRIPTORS
+from cxr.labels import TASKS
+from cxr.manifest import MANIFEST_COLUMNS, read_table
+from cxr.params import TaskName, load_params
+from cxr.store import read_images
+
+SAMPLES = 8  # images shown of each class
+
+
+def explore(task: TaskName, seed: int, manifest: Path, images: Path, reports: Path) -> None:
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir(parents=True)
+    classes = TASKS[task].classes
+    table = read_table(manifest, MANIFEST_COLUMNS)
+    train = table[table["split"] == "train"]  # test stays unseen
+
+    counts = table.groupby(["source", "split", "label"]).size().rename("images").reset_index()
+    counts.to_csv(reports / "counts.csv", index=False)
+    by_source = table.pivot_table(index="source", columns="label", values="row", aggfunc="size", fill_value=0)
+    figure, axes = plots.panels(1, 1, 5.5, 3.6)
+    plots.stacked_counts(axes[0, 0], by_source.reindex(columns=list(classes), fill_value=0))
+    plots.save(figure, reports / "counts.png")
+
+    train.groupby("label")[list(DESCRIPTORS)].median().round(3).reset_index().to_csv(
+        reports / "descriptors.csv", index=False
+    )
+    draw_samples(train, classes, images, seed, reports / "samples.png")
+    draw_statistics(train, classes, images, reports)
+
+
+def draw_samples(train: pd.DataFrame, classes: tuple[str, ...], images: Path, seed: int, path: Path) -> None:
+    figure, axes = plots.panels(len(classes), SAMPLES, 1.7, 1.95)
+    for row, name in zip(axes, classes, strict=True):
+        of_class = train[train["label"] == name]
+        shown = of_class.sample(min(SAMPLES, len(of_class)), random_state=seed).sort_values("source")
+        for axis in row:
+            axis.axis("off")
+        for axis, source, pixels in zip(row, shown["source"], read_images(images, shown), strict=False):
+            plots.image(axis, pixels, f"{name}\n{source}", vmin=0, vmax=255)
+    plots.save(figure, path)
+
+
+def draw_statistics(train: pd.DataFrame, classes: tuple[str, ...], images: Path, reports: Path) -> None:
+    """Mean and standard deviation of each class, and the difference of each pair of means, in grey levels."""
+    means, deviations = {}, {}
+    for name in classes:
+        means[name], deviations[name] = mean_and_deviation(train[train["label"] == name], images)
+    pairs = [(a, b) for i, a in enumerate(classes) for b in classes[i + 1 :]]
+    figure, axes = plots.panels(3, max(len(classes), len(pairs)), 2.6, 2.8)
+    for axis in axes.flat:
+        axis.axis("off")
+    for k, name in enumerate(classes):
+        plots.image(axes[0, k], means[name], f"mean {name}", vmin=0, vmax=255)
+        plots.image(axes[1, k], deviations[name], f"standard deviation {name}", "magma", vmin=0, vmax=100)
+    for k, (a, b) in enumerate(pairs):
+        plots.image(axes[2, k], means[b] - means[a], f"mean {b} − {a}", "RdBu_r", vmin=-60, vmax=60)
+    plots.save(figure, reports / "means.png")
+
+
+def mean_and_deviation(rows: pd.DataFrame, images: Path, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """Per pixel, float64 (size, size), in blocks of images: memory does not grow with their number."""
+    total = squares = np.zeros(())
+    for start in range(0, len(rows), block):
+        pixels = read_images(images, rows.iloc[start : start + block]).astype(np.float64)
+        total, squares = total + pixels.sum(axis=0), squares + (pixels**2).sum(axis=0)
+    mean = total / len(rows)
+    return mean, np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        p = load_params()
+        explore(p.task, p.seed, Path("data/manifest.parquet"), Path("data/images"), Path("reports/explore"))

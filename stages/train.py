@@ -1,0 +1,76 @@
+"""Train on the train split; the val split chooses the epoch and nothing else."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr.errors import plain_errors
+from cxr.labels import TASKS
+from cxr.manifest import MANIFEST_COLUMNS, read_table
+from cxr.params import TaskName, TrainParams, load_params
+from cxr.store import read_images
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def train(
+    task: TaskName, params: TrainParams, seed: int, manifest: Path, images: Path, model_path: Path, history: Path
+) -> None:
+    from dvclive.live import Live
+    from keras.callbacks import LambdaCallback
+
+    from cxr.models import build_model
+    from cxr.training import Batches, fit, make_deterministic
+
+    make_deterministic(seed)
+    classes = TASKS[task].classes
+    table = read_table(manifest, MANIFEST_COLUMNS)
+    train_rows = table[(table["split"] == "train") & (table["copies"] > 0)]
+    val_rows = table[table["split"] == "val"]
+    train_images = read_images(images, train_rows)
+    batches = Batches(
+        train_images, codes(train_rows, classes), train_rows["copies"].to_numpy(), train_rows["weight"].to_numpy(),
+        len(classes), params.batch_size, params.augment, seed,
+    )  # fmt: skip
+    model = build_model(params, train_images.shape[1], len(classes))
+    print(
+        f"{params.model}: {model.count_params():,} parameters; {len(batches.order)} images an epoch, "
+        f"{len(val_rows)} in val"
+    )
+
+    with (
+        tempfile.TemporaryDirectory(dir=model_path.parent) as folder,
+        Live(str(history), save_dvc_exp=False, dvcyaml=None) as live,
+    ):
+
+        def log_epoch(epoch: int, logs: dict[str, float]) -> None:
+            for name, value in logs.items():
+                live.log_metric(name, float(value))
+            live.next_step()
+
+        fit(
+            model, batches, read_images(images, val_rows), codes(val_rows, classes), params,
+            Path(folder) / "best.weights.h5", [LambdaCallback(on_epoch_end=log_epoch)],
+        )  # fmt: skip
+        live.summary["epochs_run"] = live.step
+        live.make_summary()
+        whole = Path(folder) / "model.keras"
+        model.save(whole)
+        whole.replace(model_path)
+
+
+def codes(rows: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
+    """The position of each row's label in `classes`, int64 (n,)."""
+    return rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        p = load_params()
+        train(
+            p.task, p.train, p.seed, Path("data/manifest.parquet"), Path("data/images"),
+            Path("models/model.keras"), Path("reports/training"),
+        )  # fmt: skip

@@ -1,0 +1,99 @@
+"""What is written in two places must agree: dvc.yaml with the code, the tree with the rules of the house."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+DVC = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+STAGES = {name: stage.get("do", stage) for name, stage in DVC.items()}
+
+
+def modules_of(path: Path) -> set[Path]:
+    """Every project file that importing `path` reads, itself included, imports inside functions too."""
+    seen: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            waiting += [found for name in names if (found := file_of(name))]
+    return {file for file in seen if file.read_text().strip()}
+
+
+def file_of(module: str) -> Path | None:
+    if module.split(".")[0] not in ("cxr", "stages", "flows"):
+        return None
+    path = Path(*module.split("."))
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def test_stages_are_modules_and_modules_are_stages():
+    assert set(STAGES) == {path.stem for path in Path("stages").glob("*.py")} - {"__init__"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_module_a_stage_imports_is_one_of_its_deps(stage):
+    """A missing entry means a stale model and no warning."""
+    deps = [Path(dep) for dep in STAGES[stage]["deps"] if not dep.startswith(("data", "models", "reports"))]
+    used = modules_of(Path("stages") / f"{stage}.py") - {Path("cxr/__init__.py")}
+    uncovered = {file for file in used if not any(file == dep or dep in file.parents for dep in deps)}
+    assert not uncovered
+    unused = {
+        dep
+        for dep in deps
+        if (dep.suffix == ".py" and dep not in used) or (dep.is_dir() and not set(dep.rglob("*")) & used)
+    } - {Path("service.py"), Path("web")}
+    assert not unused
+
+
+@pytest.mark.parametrize("path", sorted(Path("cxr").rglob("*.py")), ids=str)
+def test_the_library_imports_no_tool_of_the_pipeline(path):
+    tools = {"dvc", "dvclive", "prefect", "bentoml", "great_expectations", "evidently", "stages", "flows", "tensorflow"}
+    allowed = {"tensorflow"} if path.name == "training.py" else set()
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not imported & (tools - allowed)
+    if path.parent.name != "models" and path.name != "training.py":
+        assert "keras" not in imported
+
+
+@pytest.mark.parametrize("module", ["service", *(f"stages.{name}" for name in STAGES), "cxr.inference"])
+def test_importing_a_module_costs_no_heavy_library(module):
+    heavy = ("tensorflow", "keras", "evidently", "great_expectations", "prefect", "dvc")
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_ships_needs_no_training_library():
+    shipped = Path("requirements/serve.txt").read_text()
+    for name in ("tensorflow", "keras", "dvc", "prefect", "evidently", "great-expectations"):
+        assert f"\n{name}==" not in shipped
+    tested = Path("requirements/all.txt").read_text()
+    assert versions(shipped).items() <= versions(tested).items()
+
+
+def versions(requirements: str) -> dict[str, str]:
+    """Name -> version of every pin, markers left out."""
+    pins = [line.split()[0].split("==") for line in requirements.splitlines() if "==" in line and "--hash" not in line]
+    return {pin[0]: pin[1] for pin in pins}

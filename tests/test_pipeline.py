@@ -1,0 +1,429 @@
+"""The stage functions in order on three tiny sources: invariants, not scores."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr.errors import CxrError, SourceError
+from cxr.inference import Release
+from cxr.labels import TASKS
+from cxr.manifest import MANIFEST_COLUMNS, RECORD_COLUMNS, read_table
+from cxr.params import Params, load_params
+from cxr.store import read_images
+from stages.acquire import acquire, clone
+from stages.assemble import assemble
+from stages.ingest import ingest
+from stages.validate import validate
+from tests.tiny_sources import PATIENTS, WRITERS, encode, picture
+
+SOURCES = ["kermany", "nih", "covid"]
+
+
+def tiny_params() -> Params:
+    """The shipped params at a size for tests."""
+    values = load_params().model_dump(by_alias=True)
+    values["ingest"] |= {"size": 64, "shard_images": 20}
+    values["train"] |= {"widths": [8, 16, 16], "epochs": 3, "batch_size": 16}
+    values["validate"] |= {"min_train_per_class": 5, "min_val_per_class": 1, "min_test_per_class": 1}
+    values["package"] |= {"parity_images": 8}
+    return Params.model_validate(values)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where the stages put things."""
+
+    root: Path
+
+    @property
+    def images(self) -> Path:
+        return self.root / "data/images"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "data/manifest.parquet"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    def table(self) -> pd.DataFrame:
+        return read_table(self.manifest, MANIFEST_COLUMNS)
+
+    def assemble(self, params: Params, **changes: object) -> None:
+        settings = params.assemble.model_copy(update=changes)
+        assemble(
+            TASKS[params.task], settings, params.ingest.square, SOURCES, params.seed, self.images, self.manifest,
+            self.reports / "assembly.json",
+        )  # fmt: skip
+
+    def validate(self, params: Params, **changes: object) -> list[str]:
+        settings = params.validate_.model_copy(update=changes)
+        return validate(
+            params.task,
+            settings,
+            self.manifest,
+            self.images,
+            self.reports / "validation.json",
+            self.reports / "data-docs",
+        )
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return tiny_params()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory, params) -> Repository:
+    repository = Repository(tmp_path_factory.mktemp("repository"))
+    for source in SOURCES:
+        origin = repository.root / "origin" / source
+        WRITERS[source](origin)
+        acquire(source, str(origin), params.demo, params.seed, repository.root / "data/raw" / source)
+        ingest(source, params.ingest, repository.root / "data/raw" / source, repository.images / source)
+    repository.assemble(params)
+    return repository
+
+
+def test_acquire_copies_the_bytes_and_leaves_the_origin_as_it_was(tmp_path):
+    origin = tmp_path / "origin"
+    WRITERS["covid"](origin)
+    for path in origin.rglob("*.png"):
+        path.chmod(0o444)
+    before = {path: (path.stat().st_mode, path.stat().st_ino, path.read_bytes()) for path in origin.rglob("*.*g")}
+    acquire("covid", str(origin), tiny_params().demo, 0, tmp_path / "raw")
+    for path, state in before.items():
+        assert (path.stat().st_mode, path.stat().st_ino, path.read_bytes()) == state
+        copy = tmp_path / "raw" / path.relative_to(origin)
+        assert copy.read_bytes() == state[2]
+        assert copy.stat().st_ino != path.stat().st_ino  # not a hard link, through which DVC would change the origin
+        assert copy.stat().st_mode & 0o200
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: None, r"sources\.nih\.origin: .*absent.* does not exist"),
+        (lambda path: path.mkdir(), r"holds no file"),
+        (lambda path: path.write_text("x"), r"is no directory and none of \.zip"),
+    ],
+)
+def test_a_wrong_origin_is_one_sentence_and_leaves_nothing(tmp_path, make, sentence):
+    make(tmp_path / "absent")
+    with pytest.raises(SourceError, match=sentence):
+        acquire("nih", str(tmp_path / "absent"), tiny_params().demo, 0, tmp_path / "raw/nih")
+    assert not list((tmp_path / "raw").iterdir())
+
+
+def test_clone_copies_where_it_cannot_share_blocks(tmp_path):
+    (tmp_path / "a").write_bytes(b"radiograph" * 1000)
+    assert clone(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (tmp_path / "b").read_bytes() == b"radiograph" * 1000
+
+
+def test_a_failed_ingest_leaves_nothing_and_keeps_what_was_there(tmp_path, params):
+    WRITERS["nih"](tmp_path / "raw")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/records.parquet").write_bytes(b"of an earlier run")
+    archive = tmp_path / "raw/images_001.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-3000])
+    with pytest.raises(SourceError, match="not a whole archive"):
+        ingest("nih", params.ingest, tmp_path / "raw", tmp_path / "images")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "raw"]
+    assert (tmp_path / "images/records.parquet").read_bytes() == b"of an earlier run"
+
+
+def test_records_point_at_their_pixels(repository):
+    for source in SOURCES:
+        records = read_table(repository.images / source / "records.parquet", RECORD_COLUMNS)
+        assert records["image_id"].is_unique
+        pixels = read_images(repository.images, records)
+        assert pixels.shape == (len(records), 64, 64)
+        assert np.allclose(pixels.mean(axis=(1, 2)), records["mean"], atol=0.01)
+    assert len(list((repository.images / "kermany").glob("shard-*.npy"))) == 3
+    rejected = pd.read_csv(repository.images / "kermany/rejected.csv")
+    assert "the JPEG file is truncated" in rejected.set_index("reason").loc["unreadable image", "detail"]
+
+
+def test_every_file_and_row_is_accounted_for(repository):
+    report = json.loads((repository.reports / "assembly.json").read_text())
+    for source, part in report["sources"].items():
+        used = sum(sum(classes.values()) for classes in part["used"].values())
+        assert part["raw"] == used + sum(part["rejected_at_ingest"].values()) + sum(
+            part["left_out_at_assembly"].values()
+        )
+        files = len(list(repository.root.joinpath("origin", source).rglob("*.*g")))
+        assert part["raw"] >= files if source == "covid" else part["raw"] > 3 * PATIENTS
+    assert report["sources"]["nih"]["rejected_at_ingest"] == {"image without a row": 1, "row without an image": 2}
+    assert report["sources"]["covid"]["left_out_at_assembly"] == {"no class of the task": 1}
+    assert report["sources"]["nih"]["left_out_at_assembly"] == {"duplicate": 1}
+    assert report["sources"]["kermany"]["left_out_at_assembly"] == {"duplicate": 1}
+
+
+def test_no_patient_and_no_duplicate_is_in_two_splits(repository):
+    table = repository.table()
+    assert table.groupby("patient_id")["split"].nunique().max() == 1
+    assert table.groupby("group")["split"].nunique().max() == 1
+    # of an NIH image and its larger copy in covid the larger stays, of a byte-identical pair the published test image
+    assert table["image_id"].str.contains("copy-of-nih-0").sum() == 1
+    assert not table["image_id"].str.contains("00000000_000").any()
+    twins = table[table["image_id"].str.contains("NORMAL2-IM-009")]
+    assert twins["image_id"].tolist() == ["kermany/chest_xray/test/NORMAL/NORMAL2-IM-0096-0001.jpeg"]
+    published = table[(table["source"] == "kermany") & (table["published_split"] == "test")]
+    assert (published["split"] == "test").all()
+
+
+def test_assembling_twice_gives_the_same_bytes_and_another_seed_another_split(repository, params, tmp_path):
+    again = Repository(tmp_path)
+    shutil.copytree(repository.images, again.images)
+    again.assemble(params)
+    assert again.manifest.read_bytes() == repository.manifest.read_bytes()
+    again.assemble(params.model_copy(update={"seed": params.seed + 1}))
+    assert not again.table()["split"].equals(repository.table()["split"])
+
+
+def test_contradicting_duplicates_are_left_out_whole(tmp_path, params):
+    repository = Repository(tmp_path)
+    for source in SOURCES:
+        WRITERS[source](tmp_path / source)
+    images = tmp_path / "covid/covid-chestxray-dataset/images"
+    (images / "strep-0.jpg").write_bytes((images / "covid-0.png").read_bytes())
+    for source in SOURCES:
+        ingest(source, params.ingest, tmp_path / source, repository.images / source)
+    repository.assemble(params)
+    table = repository.table()
+    assert not table["image_id"].str.contains("covid-0.png|strep-0.jpg").any()
+    report = json.loads((repository.reports / "assembly.json").read_text())
+    assert report["sources"]["covid"]["left_out_at_assembly"]["duplicates with contradicting labels"] == 2
+
+
+def test_an_unknown_finding_stops_with_its_place_or_is_set_aside(tmp_path, params):
+    repository = Repository(tmp_path)
+    for source in SOURCES:
+        WRITERS[source](tmp_path / source)
+    entries = tmp_path / "nih/Data_Entry_2017_v2020.csv"
+    entries.write_text(entries.read_text().replace("00000000_000.png,No Finding", "00000000_000.png,Pnuemonia"))
+    for source in SOURCES:
+        ingest(source, params.ingest, tmp_path / source, repository.images / source)
+    with pytest.raises(CxrError, match=r"nih/images/00000000_000.png: finding 'Pnuemonia' .*1 images.* is not known"):
+        repository.assemble(params)
+    assert not repository.manifest.exists()
+    repository.assemble(params, unknown_findings="set-aside")
+    report = json.loads((repository.reports / "assembly.json").read_text())
+    assert report["sources"]["nih"]["left_out_at_assembly"]["unknown finding"] == 1
+
+
+def test_a_class_that_cannot_be_split_is_named(repository, params, tmp_path):
+    few = Repository(tmp_path)
+    shutil.copytree(repository.images, few.images)
+    path = few.images / "covid/records.parquet"
+    records = pd.read_parquet(path)
+    records[~records["findings"].str.contains("COVID-19") | records["image_id"].str.endswith("covid-1.png")].to_parquet(
+        path
+    )
+    with pytest.raises(CxrError, match=r"class 'COVID-19' has too few patients to split .*at least 1 in each"):
+        few.assemble(params)
+
+
+def test_validation_passes_and_names_what_fails(repository, params):
+    assert repository.validate(params) == []
+    verdict = json.loads((repository.reports / "validation.json").read_text())
+    assert verdict["passed"]
+    warnings = [e for e in verdict["expectations"] if not e["success"]]
+    assert [(e["column"], e["rows"]) for e in warnings] == [("sources", ["COVID-19"])]  # a class of one source
+    failures = repository.validate(params, mean_range=(15, 90), min_test_per_class=1000)
+    assert any("pixel_mean" in f and " of 129 rows: covid/" in f for f in failures)
+    assert any("classes: " in f and "COVID-19" in f for f in failures)
+    pages = list((repository.reports / "data-docs").rglob("*.html"))
+    assert len(pages) > 3
+    for page in pages:
+        text = page.read_text()
+        assert 'src="http' not in text
+        assert "<link" not in text or 'href="http' not in text.split("<link", 1)[1].split(">", 1)[0]
+    repository.validate(params)
+
+
+def test_validation_finds_a_leak_and_an_empty_image(repository, params, tmp_path):
+    broken = Repository(tmp_path)
+    broken.reports.mkdir()
+    shutil.copytree(repository.images, broken.images)
+    table = repository.table()
+    group = table["group"].value_counts().index[0]
+    leaking = table.index[table["group"] == group][:2]
+    table.loc[leaking, "split"] = ["train", "test"]
+    shard = broken.images / table["source"][0] / table["shard"][0]
+    pixels = np.load(shard)
+    pixels[table["row"][0]] = 128
+    np.save(shard, pixels)
+    table.to_parquet(broken.manifest)
+    failures = broken.validate(params)
+    assert any("splits" in f and f"{group} (2)" in f for f in failures)
+    assert any("pixel_std" in f and table["image_id"][0] in f for f in failures)
+
+
+class TestModel:
+    """What needs TensorFlow."""
+
+    @pytest.fixture(scope="class")
+    def trained(self, repository, params) -> Repository:
+        from stages.evaluate import evaluate
+        from stages.explore import explore
+        from stages.train import train
+
+        repository.validate(params)
+        (repository.root / "models").mkdir()
+        explore(params.task, params.seed, repository.manifest, repository.images, repository.reports / "explore")
+        train(
+            params.task, params.train, params.seed, repository.manifest, repository.images,
+            repository.root / "models/model.keras", repository.reports / "training",
+        )  # fmt: skip
+        evaluate(
+            params.task, params.evaluate, ["kermany"], params.seed, repository.manifest, repository.images,
+            repository.root / "models/model.keras", repository.reports / "metrics.json",
+            repository.reports / "evaluation", repository.reports / "reference.parquet",
+        )  # fmt: skip
+        return repository
+
+    def test_training_twice_gives_the_same_weights(self, trained, params, tmp_path):
+        import keras
+
+        from stages.train import train
+
+        train(
+            params.task, params.train, params.seed, trained.manifest, trained.images, tmp_path / "model.keras",
+            tmp_path / "training",
+        )  # fmt: skip
+        first, second = (
+            keras.saving.load_model(p) for p in (trained.root / "models/model.keras", tmp_path / "model.keras")
+        )
+        for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+            assert (a == b).all()
+
+    def test_a_reloaded_model_gives_the_reported_scores(self, trained):
+        import keras
+
+        model = keras.saving.load_model(trained.root / "models/model.keras")
+        table = trained.table()
+        test = table[table["split"] == "test"].reset_index(drop=True)
+        outputs = model.predict(read_images(trained.images, test)[..., np.newaxis], verbose=0)
+        answers = pd.read_csv(trained.reports / "evaluation/predictions.csv")
+        assert (answers["image_id"] == test["image_id"]).all()
+        reported = answers[[f"score_{name}" for name in TASKS["covid"].classes]].to_numpy()
+        assert np.abs(outputs["probabilities"] - reported).max() < 1e-5
+        assert np.abs(outputs["probabilities"].sum(axis=1) - 1).max() < 1e-5
+        # the heatmap is exact: its mean is the logit
+        logits = outputs["heatmap"].mean(axis=(1, 2))
+        softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        assert np.abs(softmax - outputs["probabilities"]).max() < 1e-5
+
+    def test_every_slice_and_the_official_list_are_measured(self, trained):
+        slices = json.loads((trained.reports / "metrics.json").read_text())["slices"]
+        assert list(slices) == ["test", "test/covid", "test/kermany", "test/kermany/official", "test/nih"]
+        assert slices["test"]["n"] == sum(slices[f"test/{s}"]["n"] for s in SOURCES)
+        assert slices["test/kermany"]["classes"]["COVID-19"]["recall"] is None  # it has none
+        for name in ("confusion.png", "curves.png", "heatmaps.png", "roc/COVID-19.csv", "calibration.csv"):
+            assert (trained.reports / "evaluation" / name).stat().st_size > 0
+        reference = pd.read_parquet(trained.reports / "reference.parquet")
+        assert len(reference) == slices["test"]["n"]
+
+    @pytest.mark.parametrize("fault", ["no epochs", "shuffled labels"])
+    def test_a_model_that_learnt_nothing_does_not_pass_the_shipped_gate(self, trained, params, tmp_path, fault):
+        from stages.evaluate import evaluate
+        from stages.gate import gate
+        from stages.train import train
+
+        table = trained.table()
+        if fault == "shuffled labels":
+            train_rows = table.index[table["split"] != "test"]
+            shuffled = table.loc[train_rows, "label"].sample(frac=1, random_state=1).to_numpy()
+            table.loc[train_rows, "label"] = shuffled
+        table.to_parquet(tmp_path / "manifest.parquet")
+        settings = params.train.model_copy(update={"epochs": 0} if fault == "no epochs" else {})
+        train(
+            params.task, settings, params.seed, tmp_path / "manifest.parquet", trained.images, tmp_path / "model.keras",
+            tmp_path / "training",
+        )  # fmt: skip
+        evaluate(
+            params.task, params.evaluate, ["kermany"], params.seed, trained.manifest, trained.images,
+            tmp_path / "model.keras", tmp_path / "metrics.json", tmp_path / "evaluation",
+            tmp_path / "reference.parquet",
+        )  # fmt: skip
+        assert gate(params.gate.rules, tmp_path / "metrics.json", tmp_path / "gate.json")
+
+    def test_a_loss_that_is_not_finite_is_one_sentence(self, trained, params, tmp_path):
+        from stages.train import train
+
+        with pytest.raises(CxrError, match=r"the loss is nan in epoch 1; lower train.learning_rate"):
+            train(
+                params.task, params.train.model_copy(update={"learning_rate": 1e30}), params.seed, trained.manifest,
+                trained.images, tmp_path / "model.keras", tmp_path / "training",
+            )  # fmt: skip
+        assert not (tmp_path / "model.keras").exists()
+
+    def test_the_package_answers_as_keras_does(self, trained, params):
+        import keras
+
+        from stages.gate import gate
+        from stages.package import package
+
+        gate([], trained.reports / "metrics.json", trained.reports / "gate.json")
+        models = trained.root / "models"
+        package(
+            params, trained.manifest, trained.images, models / "model.keras", trained.reports, models / "release",
+            models / "chest-xray.bento",
+        )  # fmt: skip
+        assert sorted(path.name for path in models.iterdir()) == ["chest-xray.bento", "model.keras", "release"]
+        release = Release.load(models / "release")
+        square = picture(4, 0.5, 64, 64)[np.newaxis]
+        expected = keras.saving.load_model(models / "model.keras").predict(square[..., np.newaxis], verbose=0)
+        found = release.model(square)
+        assert np.abs(found.probabilities - expected["probabilities"]).max() <= params.package.parity_tolerance
+        card = json.loads((models / "release/model_card.json").read_text())
+        assert card["version"] == release.facts.version
+        assert f"{release.facts.size}, {release.facts.size}, 1" in card["input"]
+        assert "Not for diagnosis" in (models / "release/model_card.md").read_text()
+
+    def test_a_changed_release_is_refused(self, trained, tmp_path):
+        shutil.copytree(trained.root / "models/release", tmp_path / "release")
+        weights = tmp_path / "release/model.bin"
+        data = bytearray(weights.read_bytes())
+        data[100] ^= 1
+        weights.write_bytes(data)
+        with pytest.raises(CxrError, match="are not those of version"):
+            Release.load(tmp_path / "release")
+
+    def test_a_model_that_differs_from_keras_is_not_packaged(self, trained, params, tmp_path, monkeypatch):
+        from stages import package
+
+        class Wrong(package.OpenVinoModel):
+            def __call__(self, images):
+                found = super().__call__(images)
+                found.probabilities[:, 0] += 0.01
+                return found
+
+        monkeypatch.setattr(package, "OpenVinoModel", Wrong)
+        with pytest.raises(CxrError, match=r"probabilities of OpenVINO differs from Keras by 0.01"):
+            package.package(
+                params, trained.manifest, trained.images, trained.root / "models/model.keras", trained.reports,
+                tmp_path / "release", tmp_path / "chest-xray.bento",
+            )  # fmt: skip
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_jpeg_of_the_source_goes_the_same_way_as_in_the_service(repository, params, tiny_release):
+    """Raw bytes through the service's path equal the ingested pixels."""
+    from cxr.images import load_radiograph
+
+    data = encode(picture(9000, -0.8, 110, 100), ".png")
+    table = read_table(repository.images / "covid/records.parquet", RECORD_COLUMNS)
+    row = table[table["image_id"].str.endswith("covid-0.png")]
+    image = load_radiograph(data, params.ingest.size, params.ingest.square, params.ingest.max_megapixels).image
+    assert (read_images(repository.images, row)[0] == image).all()
+    assert cv2.countNonZero(image) > 0
