@@ -26,6 +26,7 @@ DESCRIPTORS = (
     "aspect", "mean", "contrast", "p05", "p95", "entropy", "sharpness", "noise", "border", "asymmetry",
 )  # fmt: skip
 
+EXIF_ORIENTATION = 274
 DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"  # inflates up to 1029:1 before anything can be checked
 
 # The decoders that raise on damaged data. GDCM reads the other compressed syntaxes and aborts the whole process on some
@@ -85,7 +86,10 @@ def read_header(data: bytes) -> Header:
     try:
         with Image.open(BytesIO(data), formats=("PNG", "JPEG")) as image:
             bits = {"I;16": 16, "I;16B": 16, "I": 16, "1": 1}.get(image.mode, 8)
-            return Header("PNG" if image.format == "PNG" else "JPEG", *image.size, bits)
+            width, height = image.size
+            if image.getexif().get(EXIF_ORIENTATION, 1) > 4:  # stored on its side; the decoder turns it
+                width, height = height, width
+            return Header("PNG" if image.format == "PNG" else "JPEG", width, height, bits)
     except Image.DecompressionBombError:
         raise ImageError("the header claims a decompression bomb") from None
     except (OSError, SyntaxError, ValueError):

@@ -3,10 +3,16 @@
 `models/release/` holds `model.xml`, `model.bin` and `release.json` (see `ReleaseFacts`).
 """
 
+# ruff: noqa: E402  # usage reports are turned off before the package that sends them is imported
+
 import hashlib
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+# OpenVINO reports its import to Google Analytics wherever it finds this package
+sys.modules["openvino_telemetry"] = None  # pyright: ignore[reportArgumentType]
 
 import numpy as np
 import openvino as ov
@@ -84,6 +90,8 @@ class Release:
             facts = ReleaseFacts(**json.loads((folder / "release.json").read_text()))
         except FileNotFoundError:
             raise CxrError(f"{folder}: no release here; `dvc repro` builds one") from None
+        except (ValueError, TypeError) as error:
+            raise CxrError(f"{folder}/release.json: not the facts of a release ({error}); run `dvc repro`") from None
         if release_version(folder, facts) != facts.version:
             raise CxrError(f"{folder}: the files are not those of version {facts.version}; run `dvc repro package`")
         release = cls(facts, OpenVinoModel(folder / "model.xml"))

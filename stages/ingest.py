@@ -2,9 +2,11 @@
 
 import csv
 import hashlib
+import logging
 import os
 import shutil
 import sys
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -71,7 +73,7 @@ def decode_all(
     workers = os.cpu_count() or 1
     # spawned, not forked: a fork copies the threads' locks of OpenCV and Arrow in whatever state they are
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
+        workers, mp_context=get_context("spawn"), initializer=prepare_worker
     ) as pool:
         waiting: deque[tuple[Found | SetAside, Future | None]] = deque()
         for item in items:
@@ -88,6 +90,13 @@ def _finished(item: Found | SetAside, future: Future | None) -> tuple[Found | Se
         return item, future.result() if future else None
     except BrokenProcessPool:
         raise CxrError(f"ingest: a worker process was killed near {item.path}; is memory short? Run again") from None
+
+
+def prepare_worker() -> None:
+    """One thread a worker, and no word of a file in its log: pydicom's warnings quote values that may name a patient."""
+    cv2.setNumThreads(1)
+    warnings.filterwarnings("ignore", module="pydicom")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 def decode(data: bytes, params: IngestParams) -> Decoded | ImageError:

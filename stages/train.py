@@ -41,6 +41,7 @@ def train(
         f"{len(val_rows)} in val"
     )
 
+    model_path.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=model_path.parent) as folder,
         Live(str(history), save_dvc_exp=False, dvcyaml=None) as live,

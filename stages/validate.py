@@ -121,6 +121,7 @@ def validate(
     context.build_data_docs()
     take_offline(docs)
     write_index(docs, results)
+    report.parent.mkdir(parents=True, exist_ok=True)
     verdict = {"passed": all(r["success"] or r["severity"] != "critical" for r in results), "expectations": results}
     report.write_text(json.dumps(verdict, indent=2) + "\n")
     for result in results:
