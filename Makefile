@@ -1,6 +1,7 @@
 # Two targets set everything up: `make repro` runs the pipeline, `make test` the tests.
 PYTHON ?= python3
 PORT ?= 3000
+PREFECT_PORT ?= 4200
 # a machine with an NVIDIA driver gets TensorFlow with CUDA, every other one the CPU build
 REQUIREMENTS ?= requirements/$(if $(shell command -v nvidia-smi),gpu,all).txt
 
@@ -32,10 +33,10 @@ lint: $(READY)
 
 serve: $(READY)
 	rm -rf .bentoml && mkdir .bentoml && bentoml import models/chest-xray.bento
-	CXR_PREDICTION_LOG=sqlite:///$(CURDIR)/data/predictions.sqlite bentoml serve chest_xray:latest --port $(PORT)
+	bentoml serve chest_xray:latest --port $(PORT)
 
 flows: $(READY)
-	python -m flows.serve
+	python -m flows.serve --port $(PREFECT_PORT)
 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 # what is served and what runs on a GPU has the versions that are tested

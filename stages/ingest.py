@@ -93,7 +93,7 @@ def _finished(item: Found | SetAside, future: Future | None) -> tuple[Found | Se
 
 
 def prepare_worker() -> None:
-    """One thread a worker, and no word of a file in its log: pydicom's warnings quote values that may name a patient."""
+    """One thread a worker, no word of a file in its log: pydicom's warnings may quote a patient's name."""
     cv2.setNumThreads(1)
     warnings.filterwarnings("ignore", module="pydicom")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)

@@ -49,9 +49,8 @@ def changed_stages(folder: Path) -> set[str]:
 def copy(tmp_path_factory) -> Path:
     """A copy of the repository with a small demo, reproduced once."""
     folder = tmp_path_factory.mktemp("copy") / "repository"
-    files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
-    ).stdout.decode().split("\0")  # fmt: skip
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    files = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
     for name in filter(None, files):
         if (ROOT / name).is_file() and name != "dvc.lock" and not name.endswith(".json"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
