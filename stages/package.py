@@ -40,7 +40,7 @@ def package(
     table = read_table(manifest, MANIFEST_COLUMNS)
     test = table[table["split"] == "test"]
     pixels = read_images(images, test.sample(min(p.package.parity_images, len(test)), random_state=p.seed))
-    with tempfile.TemporaryDirectory(dir=release.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=release.parent.absolute()) as folder:
         made = Path(folder) / "release"
         made.mkdir()
         model.export(str(made / "model.xml"), format="openvino", verbose=False)
