@@ -72,9 +72,7 @@ def decode_all(
     """Decode in worker processes, in order, with a bounded number of files in memory."""
     workers = os.cpu_count() or 1
     # spawned, not forked: a fork copies the threads' locks of OpenCV and Arrow in whatever state they are
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=prepare_worker
-    ) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=prepare_worker) as pool:
         waiting: deque[tuple[Found | SetAside, Future | None]] = deque()
         for item in items:
             future = pool.submit(decode, item.data, params) if isinstance(item, Found) else None
