@@ -21,7 +21,8 @@ from evidently.legacy.calculations.stattests import get_stattest
 from scipy.stats import ks_2samp
 
 from cxr.drift import judge
-from cxr.images import DESCRIPTORS, describe, load_radiograph
+from cxr.images import describe, load_radiograph
+from cxr.manifest import DESCRIPTORS
 
 REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "real" / "kermany" / "chest_xray"
 SEED, POOL, ALPHA = 2026, 1600, 0.05

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from cxr.images import DESCRIPTORS
+from cxr.manifest import DESCRIPTORS
 
 NAMED_COLUMNS = 6  # drifted columns that a one-line verdict spells out
 

@@ -21,11 +21,6 @@ from cxr.errors import ImageError
 
 Squaring = Literal["letterbox", "stretch"]
 
-# what `describe` measures on the square image; the columns of records, the prediction log and the drift reference
-DESCRIPTORS = (
-    "aspect", "mean", "contrast", "p05", "p95", "entropy", "sharpness", "noise", "border", "asymmetry",
-)  # fmt: skip
-
 EXIF_ORIENTATION = 274
 DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"  # inflates up to 1029:1 before anything can be checked
 
@@ -87,7 +82,7 @@ def read_header(data: bytes) -> Header:
         with Image.open(BytesIO(data), formats=("PNG", "JPEG")) as image:
             bits = {"I;16": 16, "I;16B": 16, "I": 16, "1": 1}.get(image.mode, 8)
             width, height = image.size
-            if image.getexif().get(EXIF_ORIENTATION, 1) > 4:  # stored on its side; the decoder turns it
+            if image.format == "JPEG" and image.getexif().get(EXIF_ORIENTATION, 1) > 4:  # the decoder turns it
                 width, height = height, width
             return Header("PNG" if image.format == "PNG" else "JPEG", width, height, bits)
     except Image.DecompressionBombError:
@@ -103,7 +98,7 @@ def _decode_raster(data: bytes, header: Header, size: int) -> np.ndarray:
         flags = _jpeg_scale(min(header.width, header.height), size)
     else:
         whole = _png_is_whole(data)
-        flags = cv2.IMREAD_GRAYSCALE if header.bits <= 8 else cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
+        flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYDEPTH if header.bits > 8 else 0)
     if not whole:
         raise ImageError(f"the {header.format} file is truncated at {len(data)} bytes")
     try:
@@ -221,7 +216,7 @@ def perceptual_hash(pixels: np.ndarray) -> bytes:
 
 
 def describe(radiograph: Radiograph) -> dict[str, float]:
-    """The DESCRIPTORS of one radiograph, measured on its square image.
+    """The numbers in `cxr.manifest.DESCRIPTORS` of one radiograph, measured on its square image.
 
     `mean`, `contrast` (standard deviation), `p05`, `p95`, `border` (mean of the outer sixteenth) and `asymmetry`
     (left half minus right half) are in grey levels, `entropy` in bits, `sharpness` is log10 of the Laplacian's

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr.images import DESCRIPTORS
+# what `cxr.images.describe` measures; the columns of records, the prediction log and the drift reference
+DESCRIPTORS = (
+    "aspect", "mean", "contrast", "p05", "p95", "entropy", "sharpness", "noise", "border", "asymmetry",
+)  # fmt: skip
 
 SPLITS = ("train", "val", "test")
 

@@ -25,7 +25,7 @@ PREDICTIONS = Table(
     Column("model_version", String(12), nullable=False),
     Column("predicted", String(64), nullable=False),
     Column("probabilities", JSON, nullable=False),  # class -> probability
-    Column("descriptors", JSON, nullable=False),  # cxr.images.DESCRIPTORS -> number
+    Column("descriptors", JSON, nullable=False),  # cxr.manifest.DESCRIPTORS -> number
     Column("embedding", LargeBinary, nullable=False),  # float32, little-endian
 )
 

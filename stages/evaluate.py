@@ -11,9 +11,8 @@ import pandas as pd
 from cxr import metrics, plots
 from cxr.drift import drift_table
 from cxr.errors import plain_errors
-from cxr.images import DESCRIPTORS
 from cxr.labels import TASKS
-from cxr.manifest import MANIFEST_COLUMNS, SPLITS, read_table, write_table
+from cxr.manifest import DESCRIPTORS, MANIFEST_COLUMNS, SPLITS, read_table, write_table
 from cxr.params import EvaluateParams, TaskName, load_params
 from cxr.store import read_images
 

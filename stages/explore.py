@@ -8,9 +8,8 @@ import pandas as pd
 
 from cxr import plots
 from cxr.errors import plain_errors
-from cxr.images import DESCRIPTORS
 from cxr.labels import TASKS
-from cxr.manifest import MANIFEST_COLUMNS, read_table
+from cxr.manifest import DESCRIPTORS, MANIFEST_COLUMNS, read_table
 from cxr.params import TaskName, load_params
 from cxr.store import read_images
 

@@ -19,7 +19,7 @@ from cxr.drift import (
     log_table,
     standardised_shift,
 )
-from cxr.images import DESCRIPTORS
+from cxr.manifest import DESCRIPTORS
 
 CLASSES = ["Normal", "Pneumonia"]
 

@@ -18,7 +18,7 @@ from scipy.stats import ks_2samp
 
 from cxr.drift import drift_table
 from cxr.errors import CxrError
-from cxr.images import DESCRIPTORS
+from cxr.manifest import DESCRIPTORS
 from cxr.params import MonitorParams
 from cxr.prediction_log import PREDICTIONS, open_log
 from flows import monitor, retrain

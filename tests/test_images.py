@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from cxr.errors import ImageError
-from cxr.images import DESCRIPTORS, content_box, describe, load_radiograph, perceptual_hash, to_square
+from cxr.images import content_box, describe, load_radiograph, perceptual_hash, to_square
+from cxr.manifest import DESCRIPTORS
 from tests.tiny_sources import encode, picture
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import cv2
 import httpx
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from cxr.drift import drift_table
@@ -192,12 +194,17 @@ class Prefect:
 
 def family_of(ancestor: int) -> list[int]:
     """`ancestor` and its descendants, those that live."""
-    table = subprocess.run(["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in table.splitlines()]
-    family = {ancestor}
-    for _ in rows:
-        family |= {int(pid) for pid, parent, _ in rows if int(parent) in family}
-    return [int(pid) for pid, _, stat in rows if int(pid) in family and not stat.startswith("Z")]
+    try:
+        process = psutil.Process(ancestor)
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+    living = []
+    for member in family:
+        with suppress(psutil.NoSuchProcess):  # it ended while we looked
+            if member.status() != psutil.STATUS_ZOMBIE:
+                living.append(member.pid)
+    return living
 
 
 def serve_flows(root: Path, folder: Path) -> Iterator[Prefect]:
@@ -277,7 +284,7 @@ def test_retrain_runs_every_stage_and_publishes_what_it_found(prefect: Prefect, 
     run_id = prefect.start("retrain")
     assert prefect.finish(run_id)["message"] == "all 6 stages are up to date"
     assert (repository / "bento").read_text().startswith("weights")
-    assert "epoch 1/1: loss 0.5" in prefect.logs(run_id)
+    wait_for(lambda: "epoch 1/1: loss 0.5" in prefect.logs(run_id), 60, "the trainer's words in the run's log")
     tasks = prefect.call("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
     expected = {"acquire@kermany", "acquire@nih", "train", "evaluate", "gate", "package"}
     assert {task["name"]: task["state"]["type"] for task in tasks} == dict.fromkeys(expected, "COMPLETED")
@@ -288,6 +295,7 @@ def test_retrain_runs_every_stage_and_publishes_what_it_found(prefect: Prefect, 
 
     again = prefect.start("retrain")
     assert prefect.finish(again)["type"] == "COMPLETED"
+    wait_for(lambda: "Finished in state" in prefect.logs(again), 60, "the end of the run's log")
     assert "Running stage" not in prefect.logs(again)  # nothing has changed
 
 

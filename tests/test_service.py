@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import yaml
 
-from cxr.images import DESCRIPTORS, describe, load_radiograph
+from cxr.images import describe, load_radiograph
 from cxr.inference import Prediction, Release
+from cxr.manifest import DESCRIPTORS
 from service import MAX_BYTES, overlay
 from tests.image_files import aborting_dicom, dicom, draw, jpeg, png
 from tests.live_service import BENTOML, ROOT, ConnectionCounter, LiveService, serve, service_environment
