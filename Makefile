@@ -32,7 +32,7 @@ lint: $(READY)
 	pyright
 
 serve: $(READY)
-	rm -rf .bentoml && mkdir .bentoml && bentoml import models/chest-xray.bento
+	rm -rf .bentoml && mkdir .bentoml && bentoml import $(CURDIR)/models/chest-xray.bento
 	bentoml serve chest_xray:latest --port $(PORT)
 
 flows: $(READY)

@@ -36,6 +36,6 @@ def plain_errors() -> Iterator[None]:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = error.filename or os.getcwd()
+        where = error.filename or f"below {os.getcwd()} or its temporary folder"
         return f"{where}: no space is left on the disk; free some and run again (nothing half-written was kept)"
     return str(error)

@@ -1,5 +1,6 @@
 """Pixels at rest: shards of uint8 (n, size, size), memory-mapped when read."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ class ShardWriter:
     def close(self) -> None:
         """Write what is still in memory."""
         if self._images:
-            np.save(self.folder / f"shard-{self._shards:05d}.npy", np.stack(self._images))
+            whole = io.BytesIO()  # np.save to a full disk raises an error that does not say so
+            np.save(whole, np.stack(self._images))
+            (self.folder / f"shard-{self._shards:05d}.npy").write_bytes(whole.getbuffer())
             self._images = []
             self._shards += 1
 

@@ -1,6 +1,7 @@
 """Bring one source to data/raw/<source> unchanged: draw the demo, or copy a local directory or archive."""
 
 import fcntl
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -37,27 +38,28 @@ def copy_origin(source: str, origin: Path, destination: Path) -> None:
     """Copy a directory's contents or one archive. Raises SourceError where `origin` is neither."""
     where = f"sources.{source}.origin"
     if origin.is_dir():
-        if not any(p.is_file() for p in origin.rglob("*")):
+        files = [Path(folder, name) for folder, _, names in os.walk(origin, followlinks=True) for name in names]
+        if not files:
             raise SourceError(f"{where}: {origin} holds no file; expected the source as published")
-        shutil.copytree(origin, destination, copy_function=clone, dirs_exist_ok=True)
-        for folder in [destination, *(p for p in destination.rglob("*") if p.is_dir())]:
-            folder.chmod(0o755)  # copytree repeats a read-only origin's mode
+        for file in files:
+            copy = destination / file.relative_to(origin)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            clone(file, copy)
     elif origin.is_file() and is_archive(origin):
-        clone(str(origin), str(destination / origin.name))
+        clone(origin, destination / origin.name)
     elif origin.exists():
         raise SourceError(f"{where}: {origin} is no directory and none of {', '.join(ARCHIVE_SUFFIXES)}")
     else:
         raise SourceError(f"{where}: {origin} does not exist; give `demo`, or a path to a directory or an archive")
 
 
-def clone(origin: str, destination: str) -> str:
+def clone(origin: Path, destination: Path) -> None:
     """Reflink or copy the contents of one file, not its permissions."""
     with open(origin, "rb") as read, open(destination, "wb") as write:
         try:
             fcntl.ioctl(write.fileno(), FICLONE, read.fileno())
         except OSError:  # this file system cannot, or the origin lies on another
             shutil.copyfileobj(read, write, 1 << 20)
-    return destination
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """The stage functions in order on three tiny sources: invariants, not scores."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +127,7 @@ def test_a_wrong_origin_is_one_sentence_and_leaves_nothing(tmp_path, make, sente
 
 def test_clone_copies_where_it_cannot_share_blocks(tmp_path):
     (tmp_path / "a").write_bytes(b"radiograph" * 1000)
-    assert clone(str(tmp_path / "a"), str(tmp_path / "b"))
+    clone(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"radiograph" * 1000
 
 
@@ -138,6 +141,43 @@ def test_a_failed_ingest_leaves_nothing_and_keeps_what_was_there(tmp_path, param
         ingest("nih", params.ingest, tmp_path / "raw", tmp_path / "images")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "raw"]
     assert (tmp_path / "images/records.parquet").read_bytes() == b"of an earlier run"
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from cxr.errors import plain_errors
+from stages.acquire import acquire
+from stages.ingest import ingest
+from tests.test_pipeline import tiny_params
+
+if __name__ == "__main__":
+    raw, disk, p = Path(sys.argv[1]), Path(sys.argv[2]), tiny_params()
+    with plain_errors():
+        {call}
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["acquire('kermany', str(raw), p.demo, 0, disk / 'raw')", "ingest('kermany', p.ingest, raw, disk / 'images')"],
+)
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, call):
+    raw, disk, program = tmp_path / "raw", tmp_path / "disk", tmp_path / "program.py"
+    WRITERS["kermany"](raw)
+    disk.mkdir()
+    program.write_text(FULL_DISK.format(call=call))
+    mount = f"mount -t tmpfs -o size=64k tmpfs {disk}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this system lets no ordinary process mount a small disk")
+    command = f"{mount} && {sys.executable} {program} {raw} {disk}; status=$?; ls {disk}; exit $status"
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "no space is left on the disk; free some and run again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
 
 
 def test_records_point_at_their_pixels(repository):
