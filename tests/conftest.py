@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from cxr.params import Params
 from tests.live_service import LiveService, serve
 from tests.release_fixture import build_release
+from tests.tiny_repository import Repository, build_repository, tiny_params
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,15 @@ def live(tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """The service with the tiny release, one for each test module."""
     with serve(tmp_path_factory.mktemp("service"), CXR_RELEASE=str(tiny_release)) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """The shipped params at a size for tests."""
+    return tiny_params()
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Repository:
+    """The stages up to assemble on tiny sources; tests may write its reports, never its data."""
+    return build_repository(tmp_path_factory.mktemp("repository"), params)

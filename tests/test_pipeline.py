@@ -5,8 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,85 +12,12 @@ import pandas as pd
 import pytest
 
 from cxr.errors import CxrError, SourceError
-from cxr.inference import Release
-from cxr.labels import TASKS
-from cxr.manifest import MANIFEST_COLUMNS, RECORD_COLUMNS, read_table
-from cxr.params import Params, load_params
+from cxr.manifest import RECORD_COLUMNS, read_table
 from cxr.store import read_images
 from stages.acquire import acquire, clone
-from stages.assemble import assemble
 from stages.ingest import ingest
-from stages.validate import validate
+from tests.tiny_repository import SOURCES, Repository, tiny_params
 from tests.tiny_sources import PATIENTS, WRITERS, encode, picture
-
-SOURCES = ["kermany", "nih", "covid"]
-
-
-def tiny_params() -> Params:
-    """The shipped params at a size for tests."""
-    values = load_params().model_dump(by_alias=True)
-    values["ingest"] |= {"size": 64, "shard_images": 20}
-    values["train"] |= {"widths": [8, 16, 16], "epochs": 3, "batch_size": 16}
-    values["validate"] |= {"min_train_per_class": 5, "min_val_per_class": 1, "min_test_per_class": 1}
-    values["package"] |= {"parity_images": 8}
-    return Params.model_validate(values)
-
-
-@dataclass(frozen=True)
-class Repository:
-    """Where the stages put things."""
-
-    root: Path
-
-    @property
-    def images(self) -> Path:
-        return self.root / "data/images"
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "data/manifest.parquet"
-
-    @property
-    def reports(self) -> Path:
-        return self.root / "reports"
-
-    def table(self) -> pd.DataFrame:
-        return read_table(self.manifest, MANIFEST_COLUMNS)
-
-    def assemble(self, params: Params, **changes: object) -> None:
-        settings = params.assemble.model_copy(update=changes)
-        assemble(
-            TASKS[params.task], settings, params.ingest.square, SOURCES, params.seed, self.images, self.manifest,
-            self.reports / "assembly.json",
-        )  # fmt: skip
-
-    def validate(self, params: Params, **changes: object) -> list[str]:
-        settings = params.validate_.model_copy(update=changes)
-        return validate(
-            params.task,
-            settings,
-            self.manifest,
-            self.images,
-            self.reports / "validation.json",
-            self.reports / "data-docs",
-        )
-
-
-@pytest.fixture(scope="module")
-def params() -> Params:
-    return tiny_params()
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory, params) -> Repository:
-    repository = Repository(tmp_path_factory.mktemp("repository"))
-    for source in SOURCES:
-        origin = repository.root / "origin" / source
-        WRITERS[source](origin)
-        acquire(source, str(origin), params.demo, params.seed, repository.root / "data/raw" / source)
-        ingest(source, params.ingest, repository.root / "data/raw" / source, repository.images / source)
-    repository.assemble(params)
-    return repository
 
 
 def test_acquire_copies_the_bytes_and_leaves_the_origin_as_it_was(tmp_path):
@@ -149,7 +74,7 @@ from pathlib import Path
 from cxr.errors import plain_errors
 from stages.acquire import acquire
 from stages.ingest import ingest
-from tests.test_pipeline import tiny_params
+from tests.tiny_repository import tiny_params
 
 if __name__ == "__main__":
     raw, disk, p = Path(sys.argv[1]), Path(sys.argv[2]), tiny_params()
@@ -306,155 +231,6 @@ def test_validation_finds_a_leak_and_an_empty_image(repository, params, tmp_path
     failures = broken.validate(params)
     assert any("splits" in f and f"{group} (2)" in f for f in failures)
     assert any("pixel_std" in f and table["image_id"][0] in f for f in failures)
-
-
-class TestModel:
-    """What needs TensorFlow."""
-
-    @pytest.fixture(scope="class")
-    def trained(self, repository, params) -> Repository:
-        from stages.evaluate import evaluate
-        from stages.explore import explore
-        from stages.train import train
-
-        repository.validate(params)
-        (repository.root / "models").mkdir()
-        explore(params.task, params.seed, repository.manifest, repository.images, repository.reports / "explore")
-        train(
-            params.task, params.train, params.seed, repository.manifest, repository.images,
-            repository.root / "models/model.keras", repository.reports / "training",
-        )  # fmt: skip
-        evaluate(
-            params.task, params.evaluate, ["kermany"], params.seed, repository.manifest, repository.images,
-            repository.root / "models/model.keras", repository.reports / "metrics.json",
-            repository.reports / "evaluation", repository.reports / "reference.parquet",
-        )  # fmt: skip
-        return repository
-
-    def test_training_twice_gives_the_same_weights(self, trained, params, tmp_path):
-        import keras
-
-        from stages.train import train
-
-        train(
-            params.task, params.train, params.seed, trained.manifest, trained.images, tmp_path / "model.keras",
-            tmp_path / "training",
-        )  # fmt: skip
-        first, second = (
-            keras.saving.load_model(p) for p in (trained.root / "models/model.keras", tmp_path / "model.keras")
-        )
-        for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
-            assert (a == b).all()
-
-    def test_a_reloaded_model_gives_the_reported_scores(self, trained):
-        import keras
-
-        model = keras.saving.load_model(trained.root / "models/model.keras")
-        table = trained.table()
-        test = table[table["split"] == "test"].reset_index(drop=True)
-        outputs = model.predict(read_images(trained.images, test)[..., np.newaxis], verbose=0)
-        answers = pd.read_csv(trained.reports / "evaluation/predictions.csv")
-        assert (answers["image_id"] == test["image_id"]).all()
-        reported = answers[[f"score_{name}" for name in TASKS["covid"].classes]].to_numpy()
-        assert np.abs(outputs["probabilities"] - reported).max() < 1e-5
-        assert np.abs(outputs["probabilities"].sum(axis=1) - 1).max() < 1e-5
-        # the heatmap is exact: its mean is the logit
-        logits = outputs["heatmap"].mean(axis=(1, 2))
-        softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        assert np.abs(softmax - outputs["probabilities"]).max() < 1e-5
-
-    def test_every_slice_and_the_official_list_are_measured(self, trained):
-        slices = json.loads((trained.reports / "metrics.json").read_text())["slices"]
-        assert list(slices) == ["test", "test/covid", "test/kermany", "test/kermany/official", "test/nih"]
-        assert slices["test"]["n"] == sum(slices[f"test/{s}"]["n"] for s in SOURCES)
-        assert slices["test/kermany"]["classes"]["COVID-19"]["recall"] is None  # it has none
-        for name in ("confusion.png", "curves.png", "heatmaps.png", "roc/COVID-19.csv", "calibration.csv"):
-            assert (trained.reports / "evaluation" / name).stat().st_size > 0
-        reference = pd.read_parquet(trained.reports / "reference.parquet")
-        assert len(reference) == slices["test"]["n"]
-
-    @pytest.mark.parametrize("fault", ["no epochs", "shuffled labels"])
-    def test_a_model_that_learnt_nothing_does_not_pass_the_shipped_gate(self, trained, params, tmp_path, fault):
-        from stages.evaluate import evaluate
-        from stages.gate import gate
-        from stages.train import train
-
-        table = trained.table()
-        if fault == "shuffled labels":
-            train_rows = table.index[table["split"] != "test"]
-            shuffled = table.loc[train_rows, "label"].sample(frac=1, random_state=1).to_numpy()
-            table.loc[train_rows, "label"] = shuffled
-        table.to_parquet(tmp_path / "manifest.parquet")
-        settings = params.train.model_copy(update={"epochs": 0} if fault == "no epochs" else {})
-        train(
-            params.task, settings, params.seed, tmp_path / "manifest.parquet", trained.images, tmp_path / "model.keras",
-            tmp_path / "training",
-        )  # fmt: skip
-        evaluate(
-            params.task, params.evaluate, ["kermany"], params.seed, trained.manifest, trained.images,
-            tmp_path / "model.keras", tmp_path / "metrics.json", tmp_path / "evaluation",
-            tmp_path / "reference.parquet",
-        )  # fmt: skip
-        assert gate(params.gate.rules, tmp_path / "metrics.json", tmp_path / "gate.json")
-
-    def test_a_loss_that_is_not_finite_is_one_sentence(self, trained, params, tmp_path):
-        from stages.train import train
-
-        with pytest.raises(CxrError, match=r"the loss is nan in epoch 1; lower train.learning_rate"):
-            train(
-                params.task, params.train.model_copy(update={"learning_rate": 1e30}), params.seed, trained.manifest,
-                trained.images, tmp_path / "model.keras", tmp_path / "training",
-            )  # fmt: skip
-        assert not (tmp_path / "model.keras").exists()
-
-    def test_the_package_answers_as_keras_does(self, trained, params):
-        import keras
-
-        from stages.gate import gate
-        from stages.package import package
-
-        gate([], trained.reports / "metrics.json", trained.reports / "gate.json")
-        models = trained.root / "models"
-        package(
-            params, trained.manifest, trained.images, models / "model.keras", trained.reports, models / "release",
-            models / "chest-xray.bento",
-        )  # fmt: skip
-        assert sorted(path.name for path in models.iterdir()) == ["chest-xray.bento", "model.keras", "release"]
-        release = Release.load(models / "release")
-        square = picture(4, 0.5, 64, 64)[np.newaxis]
-        expected = keras.saving.load_model(models / "model.keras").predict(square[..., np.newaxis], verbose=0)
-        found = release.model(square)
-        assert np.abs(found.probabilities - expected["probabilities"]).max() <= params.package.parity_tolerance
-        card = json.loads((models / "release/model_card.json").read_text())
-        assert card["version"] == release.facts.version
-        assert f"{release.facts.size}, {release.facts.size}, 1" in card["input"]
-        assert "Not for diagnosis" in (models / "release/model_card.md").read_text()
-
-    def test_a_changed_release_is_refused(self, trained, tmp_path):
-        shutil.copytree(trained.root / "models/release", tmp_path / "release")
-        weights = tmp_path / "release/model.bin"
-        data = bytearray(weights.read_bytes())
-        data[100] ^= 1
-        weights.write_bytes(data)
-        with pytest.raises(CxrError, match="are not those of version"):
-            Release.load(tmp_path / "release")
-
-    def test_a_model_that_differs_from_keras_is_not_packaged(self, trained, params, tmp_path, monkeypatch):
-        from stages import package
-
-        class Wrong(package.OpenVinoModel):
-            def __call__(self, images):
-                found = super().__call__(images)
-                found.probabilities[:, 0] += 0.01
-                return found
-
-        monkeypatch.setattr(package, "OpenVinoModel", Wrong)
-        with pytest.raises(CxrError, match=r"probabilities of OpenVINO differs from Keras by 0.01"):
-            package.package(
-                params, trained.manifest, trained.images, trained.root / "models/model.keras", trained.reports,
-                tmp_path / "release", tmp_path / "chest-xray.bento",
-            )  # fmt: skip
-        assert not list(tmp_path.iterdir())
 
 
 def test_a_jpeg_of_the_source_goes_the_same_way_as_in_the_service(repository, params, tiny_release):

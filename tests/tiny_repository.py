@@ -1,0 +1,79 @@
+"""The stage functions before training, on the tiny sources, in a folder of their own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cxr.labels import TASKS
+from cxr.manifest import MANIFEST_COLUMNS, read_table
+from cxr.params import Params, load_params
+from stages.acquire import acquire
+from stages.assemble import assemble
+from stages.ingest import ingest
+from stages.validate import validate
+from tests.tiny_sources import WRITERS
+
+SOURCES = ["kermany", "nih", "covid"]
+
+
+def tiny_params() -> Params:
+    """The shipped params at a size for tests."""
+    values = load_params().model_dump(by_alias=True)
+    values["ingest"] |= {"size": 64, "shard_images": 20}
+    values["train"] |= {"widths": [8, 16, 16], "epochs": 3, "batch_size": 16}
+    values["validate"] |= {"min_train_per_class": 5, "min_val_per_class": 1, "min_test_per_class": 1}
+    values["package"] |= {"parity_images": 8}
+    return Params.model_validate(values)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where the stages put things."""
+
+    root: Path
+
+    @property
+    def images(self) -> Path:
+        return self.root / "data/images"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "data/manifest.parquet"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    def table(self) -> pd.DataFrame:
+        return read_table(self.manifest, MANIFEST_COLUMNS)
+
+    def assemble(self, params: Params, **changes: object) -> None:
+        settings = params.assemble.model_copy(update=changes)
+        assemble(
+            TASKS[params.task], settings, params.ingest.square, SOURCES, params.seed, self.images, self.manifest,
+            self.reports / "assembly.json",
+        )  # fmt: skip
+
+    def validate(self, params: Params, **changes: object) -> list[str]:
+        settings = params.validate_.model_copy(update=changes)
+        return validate(
+            params.task,
+            settings,
+            self.manifest,
+            self.images,
+            self.reports / "validation.json",
+            self.reports / "data-docs",
+        )
+
+
+def build_repository(root: Path, params: Params) -> Repository:
+    """Tiny sources acquired, ingested and assembled below `root`."""
+    repository = Repository(root)
+    for source in SOURCES:
+        origin = root / "origin" / source
+        WRITERS[source](origin)
+        acquire(source, str(origin), params.demo, params.seed, root / "data/raw" / source)
+        ingest(source, params.ingest, root / "data/raw" / source, repository.images / source)
+    repository.assemble(params)
+    return repository
