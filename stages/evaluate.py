@@ -109,7 +109,7 @@ def draw(
     pixels: np.ndarray,
 ) -> None:
     y_score = outputs["probabilities"]
-    figure, axes = plots.panels(1, len(slices), 3.6)
+    figure, axes = plots.panels(1, len(slices), 3.6, 4.1)
     for axis, (name, chosen) in zip(axes[0], slices.items(), strict=True):
         counts = metrics.confusion(y_true[chosen], y_score[chosen], classes)
         plots.confusion(axis, counts, classes, f"{name}, {len(chosen)} images")
