@@ -112,6 +112,7 @@ def fit(
 def make_deterministic(seed: int) -> None:
     """Seed Python, NumPy and the backend, and ask the backend for operations that repeat to the bit."""
     keras.utils.set_random_seed(seed)
+    keras.utils.clear_session()  # layers that Keras names by counting get the same names again
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

@@ -1,7 +1,9 @@
 """Train on the train split; the val split chooses the epoch and nothing else."""
 
+import json
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,19 @@ def train(
         live.make_summary()
         whole = Path(folder) / "model.keras"
         model.save(whole)
+        remove_dates(whole)
         whole.replace(model_path)
+
+
+def remove_dates(path: Path) -> None:
+    """Take the time of saving out of a .keras archive: the same weights are then the same file."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(members["metadata.json"])
+    members["metadata.json"] = json.dumps({k: v for k, v in metadata.items() if k != "date_saved"}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
 
 
 def codes(rows: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:

@@ -45,6 +45,7 @@ def test_training_twice_gives_the_same_weights(trained, params, tmp_path):
         params.task, params.train, params.seed, trained.manifest, trained.images, tmp_path / "model.keras",
         tmp_path / "training",
     )  # fmt: skip
+    assert (tmp_path / "model.keras").read_bytes() == (trained.root / "models/model.keras").read_bytes()
     first, second = (
         keras.saving.load_model(p) for p in (trained.root / "models/model.keras", tmp_path / "model.keras")
     )
