@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -62,16 +63,22 @@ def train(
         live.make_summary()
         whole = Path(folder) / "model.keras"
         model.save(whole)
-        remove_dates(whole)
+        make_repeatable(whole)
         whole.replace(model_path)
 
 
-def remove_dates(path: Path) -> None:
-    """Take the time of saving out of a .keras archive: the same weights are then the same file."""
+def make_repeatable(path: Path) -> None:
+    """Take the time of saving and memory addresses out of a .keras archive: equal weights are then an equal file."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     metadata = json.loads(members["metadata.json"])
     members["metadata.json"] = json.dumps({k: v for k, v in metadata.items() if k != "date_saved"}).encode()
+    shared: dict[bytes, bytes] = {}  # Keras tells shared objects by their address; any number tells them apart
+    members["config.json"] = re.sub(
+        rb'(?<="shared_object_id": )\d+',
+        lambda found: shared.setdefault(found[0], str(len(shared)).encode()),
+        members["config.json"],
+    )
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name), data)
