@@ -40,7 +40,7 @@ flows: $(READY)
 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 # what is served and what runs on a GPU has the versions that are tested
-lock:
+lock: $(READY)
 	$(COMPILE) pyproject.toml --group all -o requirements/all.txt
 	$(COMPILE) pyproject.toml --group serve -c requirements/all.txt -o requirements/serve.txt
 	$(COMPILE) pyproject.toml --group gpu -c requirements/all.txt -o requirements/gpu.txt
