@@ -1,5 +1,6 @@
 """The three readers on their own layouts, faults included."""
 
+import tarfile
 import zipfile
 from collections import Counter
 
@@ -82,6 +83,26 @@ def test_a_cut_archive_is_named(tmp_path, keep):
     archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * keep)])
     with pytest.raises(SourceError, match=r"images_001.tar.gz: not a whole archive .*fetch it again"):
         list(READERS["nih"](tmp_path))
+
+
+@pytest.mark.parametrize("name", ["kermany", "nih", "covid"])
+def test_a_whole_source_in_one_tar_reads_as_its_folder(tmp_path, name):
+    WRITERS[name](tmp_path / "folder")
+    if name == "kermany":
+        with zipfile.ZipFile(tmp_path / "folder/archive.zip") as archive:
+            archive.extractall(tmp_path / "folder")
+        (tmp_path / "folder/archive.zip").unlink()
+    if name == "nih":
+        with tarfile.open(tmp_path / "folder/images_001.tar.gz") as archive:
+            archive.extractall(tmp_path / "folder", filter="data")
+        (tmp_path / "folder/images_001.tar.gz").unlink()
+    (tmp_path / "tar").mkdir()
+    with tarfile.open(tmp_path / "tar/whole.tar.gz", "w:gz") as archive:
+        for path in sorted((tmp_path / "folder").iterdir()):
+            archive.add(path, path.name)
+    from_tar, from_folder = ({item.path: item for item in READERS[name](tmp_path / kind)} for kind in ("tar", "folder"))
+    assert len(from_folder) > 30
+    assert from_tar == from_folder
 
 
 def test_an_archive_member_may_not_point_outside(tmp_path):

@@ -7,6 +7,7 @@ Cite: Wang X et al., CVPR 2017, 3462-3471.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from cxr.archives import Member, walk
@@ -61,7 +62,7 @@ def _read_tables(root: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]
     """Rows by image name, and the published split by image name."""
     rows, published = None, {}
     # tables are published beside the archives; only where they are not, archives are searched
-    for member in (*_loose_files(root), *(() if _has_entries(root) else walk(root))):
+    for member in chain(_loose_files(root), () if _has_entries(root) else walk(root)):
         name = PurePosixPath(member.path).name
         if name.startswith("Data_Entry_2017") and name.endswith(".csv") and rows is None:
             rows = {row["Image Index"]: row for row in read_csv(member, COLUMNS)}
