@@ -68,6 +68,19 @@ def test_figure1_table_is_not_utf8_and_names_no_extension(tmp_path):
     assert {item.patient_id for item in found} == {"Figure1-COVID-chestxray-dataset/COVID-00003"}
 
 
+def test_actualmed_names_the_image_and_states_neither_age_nor_sex(tmp_path):
+    folder = tmp_path / "Actualmed-COVID-chestxray-dataset"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images/CR.1.2.840.png").write_bytes(b"image")
+    (folder / "metadata.csv").write_text(
+        "patientid,imagename,finding,view,modality\nP-1,CR.1.2.840.png,No finding,AP,X-ray\n"
+    )
+    (found,) = READERS["covid"](tmp_path)
+    assert isinstance(found, Found)
+    assert (found.patient_id, found.findings) == ("Actualmed-COVID-chestxray-dataset/P-1", "No finding")
+    assert (found.view_position, found.age_years, found.sex, found.licence) == ("AP", None, None, None)
+
+
 def test_a_missing_column_is_named(tmp_path):
     write_nih(tmp_path)
     table = tmp_path / "Data_Entry_2017_v2020.csv"
