@@ -4,8 +4,10 @@ Nothing else names a column. Records are written by ingest (`data/images/<source
 assemble (`data/manifest.parquet`).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 # what `cxr.images.describe` measures; the columns of records, the prediction log and the drift reference
@@ -64,3 +66,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def read_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     """Read a table written by `write_table` back with its dtypes."""
     return pd.read_parquet(path).astype(columns)
+
+
+def class_codes(rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """The position of each row's label in `classes`, int64 (n,): the order of the model's outputs."""
+    return rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)

@@ -12,7 +12,7 @@ from cxr import metrics, plots
 from cxr.drift import drift_table
 from cxr.errors import plain_errors
 from cxr.labels import TASKS
-from cxr.manifest import DESCRIPTORS, MANIFEST_COLUMNS, SPLITS, read_table, write_table
+from cxr.manifest import DESCRIPTORS, MANIFEST_COLUMNS, class_codes, read_table, write_table
 from cxr.params import EvaluateParams, TaskName, load_params
 from cxr.store import read_images
 
@@ -39,13 +39,13 @@ def evaluate(
 
     def run(split: str) -> tuple[pd.DataFrame, np.ndarray, dict[str, np.ndarray]]:
         rows = table[table["split"] == split].reset_index(drop=True)
-        y_true = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
+        y_true = class_codes(rows, classes)
         pixels = read_images(images, rows)
         return rows, y_true, model.predict(pixels[..., np.newaxis], batch_size=params.batch_size, verbose=0)
 
     _, val_true, val_outputs = run("val")
     thresholds = metrics.operating_points(val_true, val_outputs["probabilities"])
-    rows, y_true, outputs = run(SPLITS[-1])
+    rows, y_true, outputs = run("test")
     y_score = outputs["probabilities"]
 
     shutil.rmtree(reports, ignore_errors=True)

@@ -7,12 +7,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from cxr.errors import plain_errors
 from cxr.labels import TASKS
-from cxr.manifest import MANIFEST_COLUMNS, read_table
+from cxr.manifest import MANIFEST_COLUMNS, class_codes, read_table
 from cxr.params import TaskName, TrainParams, load_params
 from cxr.store import read_images
 
@@ -35,9 +32,15 @@ def train(
     val_rows = table[table["split"] == "val"]
     train_images = read_images(images, train_rows)
     batches = Batches(
-        train_images, codes(train_rows, classes), train_rows["copies"].to_numpy(), train_rows["weight"].to_numpy(),
-        len(classes), params.batch_size, params.augment, seed,
-    )  # fmt: skip
+        train_images,
+        class_codes(train_rows, classes),
+        train_rows["copies"].to_numpy(),
+        train_rows["weight"].to_numpy(),
+        len(classes),
+        params.batch_size,
+        params.augment,
+        seed,
+    )
     model = build_model(params, train_images.shape[1], len(classes))
     print(
         f"{params.model}: {model.count_params():,} parameters; {len(batches.order)} images an epoch, "
@@ -56,7 +59,7 @@ def train(
             live.next_step()
 
         fit(
-            model, batches, read_images(images, val_rows), codes(val_rows, classes), params,
+            model, batches, read_images(images, val_rows), class_codes(val_rows, classes), params,
             Path(folder) / "best.weights.h5", [LambdaCallback(on_epoch_end=log_epoch)],
         )  # fmt: skip
         live.summary["epochs_run"] = live.step
@@ -82,11 +85,6 @@ def make_repeatable(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name), data)
-
-
-def codes(rows: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
-    """The position of each row's label in `classes`, int64 (n,)."""
-    return rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
 
 
 if __name__ == "__main__":
