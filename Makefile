@@ -47,6 +47,8 @@ lock: $(READY)
 
 # everything is pinned, so pip needs no resolver; quiet.pth turns usage reports off for every command run from here
 $(READY): $(REQUIREMENTS) requirements/quiet.pth
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else \
+	  f"error: {sys.executable} is Python {v[0]}.{v[1]}; 3.11 to 3.13 is needed: make PYTHON=python3.11 ...")'
 	test -d .venv || $(PYTHON) -m venv .venv
 	python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)
 	cp requirements/quiet.pth "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
