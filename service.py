@@ -15,7 +15,6 @@ import os
 import time
 import uuid
 import warnings
-from dataclasses import asdict
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -42,7 +41,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxr.errors import ImageError, plain_errors
-from cxr.images import Radiograph, Squaring, describe, load_radiograph
+from cxr.images import Radiograph, describe, load_radiograph
 from cxr.inference import Prediction, Release
 from cxr.prediction_log import PREDICTIONS, append, open_log
 
@@ -93,7 +92,7 @@ class Answer(BaseModel):
     predicted: str = Field(description="the class with the highest probability")
     probabilities: dict[str, float] = Field(description="per class; they add up to 1")
     operating_points: dict[str, float] = Field(description="per class: the threshold chosen on the val split")
-    square: Squaring | None = Field(None, description="how the image was fitted into the model's square")
+    square: str | None = Field(None, description="how the image was fitted into the model's square")
     image: str | None = Field(None, description="data URI: the square that the model read, grey PNG")
     heatmap: str | None = Field(None, description="data URI: evidence for `predicted`, RGBA PNG to lay over `image`")
 
@@ -105,7 +104,7 @@ class Facts(BaseModel):
     task: str
     classes: list[str]
     size: int = Field(description="pixels a side of the square that the model reads")
-    square: Squaring
+    square: str
     max_megapixels: float
     max_bytes: int = Field(description="largest request body")
     operating_points: dict[str, float]
@@ -375,7 +374,18 @@ class ChestXray:
     @app.get("/v1/model")
     def model(self) -> Facts:
         """What the release says of itself."""
-        return Facts(**asdict(self.release.facts), max_bytes=MAX_BYTES)
+        facts = self.release.facts
+        pixels = facts.pixels
+        return Facts(
+            version=facts.version,
+            task=facts.task,
+            classes=facts.classes,
+            size=pixels.size,
+            square=pixels.square,
+            max_megapixels=pixels.max_megapixels,
+            max_bytes=MAX_BYTES,
+            operating_points=facts.operating_points,
+        )
 
     @app.post(
         "/v1/predict",
@@ -397,7 +407,7 @@ class ChestXray:
     def _answer(self, data: bytes, request_id: str, heatmap: bool) -> Answer:
         facts = self.release.facts
         try:
-            radiograph = load_radiograph(data, facts.size, facts.square, facts.max_megapixels)
+            radiograph = load_radiograph(data, facts.pixels)
         except ImageError as error:
             raise RefusedError(422, "image", f"the image cannot be read: {error}") from None
         prediction = self.release.model(radiograph.image[np.newaxis])
@@ -412,9 +422,9 @@ class ChestXray:
         )
         if heatmap:
             evidence = prediction.heatmap[0, ..., facts.classes.index(answer.predicted)]
-            answer.square = facts.square
+            answer.square = facts.pixels.square
             answer.image = data_uri(radiograph.image)
-            answer.heatmap = data_uri(overlay(evidence, facts.size))
+            answer.heatmap = data_uri(overlay(evidence, facts.pixels.size))
         self._record(answer, radiograph, prediction)
         return answer
 

@@ -1,14 +1,34 @@
 """Pairs of records that show the same image: the same bytes, or near hashes confirmed on the pixels."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from cxr.images import Squaring, content_box
+from cxr.params import DuplicateParams
 
 Pairs = np.ndarray  # int64 (n, 2), positions in the table of records, first < second
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """`same`: pairs that show one image. `unsure`: pairs for the review list, with `correlation` float32 (n,)."""
+
+    same: Pairs
+    unsure: Pairs
+    correlation: np.ndarray
+
+
+def find_duplicates(
+    records: pd.DataFrame, params: DuplicateParams, thumbs_of: Callable[[pd.DataFrame], np.ndarray]
+) -> Duplicates:
+    """`thumbs_of` gives uint8 (n, 64, 64) for rows of `records` (sha256, phash)."""
+    candidates = near_hashes(records, params.bits)
+    r = correlations(candidates, records, thumbs_of)
+    unsure = (r >= params.unsure) & (r < params.same)
+    same = np.concatenate([same_bytes(records), candidates[r >= params.same]])
+    return Duplicates(same, candidates[unsure], r[unsure])
 
 
 def same_bytes(records: pd.DataFrame) -> Pairs:
@@ -33,39 +53,16 @@ def near_hashes(records: pd.DataFrame, bits: int, block: int = 512) -> Pairs:
     return _as_pairs(np.concatenate(firsts), np.concatenate(seconds))
 
 
-def confirm(
-    pairs: Pairs,
-    records: pd.DataFrame,
-    images_of: Callable[[pd.DataFrame], np.ndarray],
-    square: Squaring,
-    correlation: float,
-) -> Pairs:
-    """Those `pairs` whose pixels, bars removed and brought to 64 x 64, correlate at least to `correlation`.
-
-    `images_of` gives uint8 (n, size, size) for rows of `records`.
-    """
+def correlations(pairs: Pairs, records: pd.DataFrame, thumbs_of: Callable[[pd.DataFrame], np.ndarray]) -> np.ndarray:
+    """Pearson's r of the thumbs of each pair, float32 (n,)."""
     if len(pairs) == 0:
-        return pairs
+        return np.empty(0, np.float32)
     involved, index = np.unique(pairs, return_inverse=True)
-    rows = records.iloc[involved]
-    contents = np.stack(
-        [
-            _standardised(image, width, height, square)
-            for image, width, height in zip(images_of(rows), rows["width"], rows["height"], strict=True)
-        ]
-    )
+    values = thumbs_of(records.iloc[involved]).reshape(len(involved), -1).astype(np.float32)
+    values -= values.mean(axis=1, keepdims=True)
+    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
     first, second = index.reshape(pairs.shape).T
-    return pairs[np.einsum("ij,ij->i", contents[first], contents[second]) >= correlation]
-
-
-def _standardised(image: np.ndarray, width: int, height: int, square: Squaring) -> np.ndarray:
-    """The image's content as a float32 vector of mean 0 and length 1, so that a dot product is Pearson's r."""
-    if square == "letterbox":
-        left, top, right, bottom = content_box(width, height, image.shape[0])
-        image = image[top:bottom, left:right]
-    values = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
-    values -= values.mean()
-    return values / max(float(np.linalg.norm(values)), 1e-6)
+    return np.einsum("ij,ij->i", values[first], values[second])
 
 
 def _as_pairs(first: np.ndarray, second: np.ndarray) -> Pairs:

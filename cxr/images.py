@@ -17,10 +17,11 @@ from PIL import Image
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
+from cxr.canonical import to_canonical
 from cxr.errors import ImageError
+from cxr.params import PixelParams
 
-Squaring = Literal["letterbox", "stretch"]
-
+THUMB_SIZE = 64
 EXIF_ORIENTATION = 274
 DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"  # inflates up to 1029:1 before anything can be checked
 
@@ -48,29 +49,34 @@ class Header:
 
 @dataclass(frozen=True)
 class Radiograph:
-    """One decoded radiograph.
+    """One decoded radiograph, bone bright.
 
-    `image`: uint8 (size, size), bone bright. `width`, `height`, `bits`: of the file. `phash`: 32 bytes.
+    `image`: the canonical square, uint8 (size, size). `thumb`: the whole image before any standardisation, stretched to
+    uint8 (64, 64). `width`, `height`, `bits`: of the file. `phash`: 32 bytes.
     """
 
     image: np.ndarray
+    thumb: np.ndarray
     width: int
     height: int
     bits: int
     phash: bytes
 
 
-def load_radiograph(data: bytes, size: int, square: Squaring, max_megapixels: float) -> Radiograph:
-    """Read one PNG, JPEG or single-frame DICOM file into a square.
+def load_radiograph(data: bytes, params: PixelParams) -> Radiograph:
+    """Read one PNG, JPEG or single-frame DICOM file into the canonical square.
 
-    Raises ImageError for anything else, for a truncated file and for more than `max_megapixels`.
+    Raises ImageError for anything else, for a truncated file and for more than `params.max_megapixels`.
     """
     header = read_header(data)
-    if header.width * header.height > max_megapixels * 1e6:
-        raise ImageError(f"{header.width}x{header.height} pixels: more than {max_megapixels:g} megapixels are refused")
-    pixels = _decode_dicom(data, header) if header.format == "DICOM" else _decode_raster(data, header, size)
+    if header.width * header.height > params.max_megapixels * 1e6:
+        raise ImageError(
+            f"{header.width}x{header.height} pixels: more than {params.max_megapixels:g} megapixels are refused"
+        )
+    pixels = _decode_dicom(data, header) if header.format == "DICOM" else _decode_raster(data, header, params.size)
+    thumb = to_thumb(pixels)
     return Radiograph(
-        to_square(pixels, size, square), header.width, header.height, header.bits, perceptual_hash(pixels)
+        to_canonical(pixels, params), thumb, header.width, header.height, header.bits, perceptual_hash(thumb)
     )
 
 
@@ -186,32 +192,20 @@ def _to_uint8(pixels: np.ndarray) -> np.ndarray:
     return np.round((pixels.astype(np.float32) - low) * (255 / max(high - low, 1))).astype(np.uint8)
 
 
-def content_box(width: int, height: int, size: int) -> tuple[int, int, int, int]:
-    """Where a letterboxed width x height image lies in its square: left, top, right, bottom in pixels."""
-    scale = size / max(width, height)
-    w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    left, top = (size - w) // 2, (size - h) // 2
-    return left, top, left + w, top + h
+def to_thumb(pixels: np.ndarray) -> np.ndarray:
+    """The whole of uint8 (height, width), stretched to uint8 (64, 64): what hashes and duplicates are judged on.
 
-
-def to_square(pixels: np.ndarray, size: int, square: Squaring) -> np.ndarray:
-    """Fit uint8 (height, width) into uint8 (size, size): with black bars, or stretched."""
-    height, width = pixels.shape
-    left, top, right, bottom = content_box(width, height, size) if square == "letterbox" else (0, 0, size, size)
-    larger = right - left > width or bottom - top > height
-    resized = cv2.resize(
-        pixels, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR if larger else cv2.INTER_AREA
-    )
-    return cv2.copyMakeBorder(resized, top, size - bottom, left, size - right, cv2.BORDER_CONSTANT, value=0)
-
-
-def perceptual_hash(pixels: np.ndarray) -> bytes:
-    """256 signs of the low 16 x 16 cosine coefficients against their median, of the image stretched to 64 x 64.
-
-    Stretched, not letterboxed, so that copies squeezed to another aspect ratio keep their hash. 64 bits are too few:
-    different patients' chests collide.
+    Stretched, so that copies squeezed to another aspect ratio stay alike.
     """
-    coefficients = cv2.dct(cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32))[:16, :16]
+    return cv2.resize(pixels, (THUMB_SIZE, THUMB_SIZE), interpolation=cv2.INTER_AREA)
+
+
+def perceptual_hash(thumb: np.ndarray) -> bytes:
+    """256 signs of the low 16 x 16 cosine coefficients of a thumb against their median, as 32 bytes.
+
+    64 bits are too few: different patients' chests collide.
+    """
+    coefficients = cv2.dct(thumb.astype(np.float32))[:16, :16]
     return np.packbits(coefficients > np.median(coefficients)).tobytes()
 
 

@@ -8,7 +8,7 @@
 import hashlib
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 # OpenVINO reports its import to Google Analytics wherever it finds this package
@@ -18,7 +18,7 @@ import numpy as np
 import openvino as ov
 
 from cxr.errors import CxrError
-from cxr.images import Squaring
+from cxr.params import PixelParams
 
 OUTPUTS = ("probabilities", "embedding", "heatmap")
 
@@ -27,19 +27,27 @@ OUTPUTS = ("probabilities", "embedding", "heatmap")
 class ReleaseFacts:
     """What `release.json` says.
 
-    `version`: hash of model and facts. `classes`: in the order of the model's outputs. `size`, `square`,
-    `max_megapixels`: the arguments of `load_radiograph`. `operating_points`: threshold per class, chosen on val.
+    `version`: hash of model and facts. `classes`: in the order of the model's outputs. `pixels`: how
+    `load_radiograph` makes the model's square. `operating_points`: threshold per class, chosen on val.
     `self_test`: the probabilities that `self_test_image` must give.
     """
 
     version: str
     task: str
     classes: list[str]
-    size: int
-    square: Squaring
-    max_megapixels: float
+    pixels: PixelParams
     operating_points: dict[str, float]
     self_test: list[float]
+
+
+def read_facts(path: Path) -> ReleaseFacts:
+    """Raises OSError, ValueError or TypeError where `path` does not hold the facts of a release."""
+    values = json.loads(path.read_text())
+    return ReleaseFacts(**(values | {"pixels": PixelParams.model_validate(values.get("pixels"))}))
+
+
+def facts_as_json(facts: ReleaseFacts) -> dict:
+    return vars(facts) | {"pixels": facts.pixels.model_dump()}
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class Release:
     def load(cls, folder: Path) -> "Release":
         """Raises CxrError where the release is missing, changed, or does not repeat its self-test."""
         try:
-            facts = ReleaseFacts(**json.loads((folder / "release.json").read_text()))
+            facts = read_facts(folder / "release.json")
         except FileNotFoundError:
             raise CxrError(f"{folder}: no release here; `dvc repro` builds one") from None
         except (ValueError, TypeError) as error:
@@ -100,7 +108,7 @@ class Release:
 
     def check(self) -> None:
         """Raises CxrError unless the self-test image gives the recorded probabilities to 1e-3."""
-        found = self.model(self_test_image(self.facts.size)[np.newaxis]).probabilities[0]
+        found = self.model(self_test_image(self.facts.pixels.size)[np.newaxis]).probabilities[0]
         difference = float(np.abs(found - np.array(self.facts.self_test)).max())
         if difference > 1e-3:
             raise CxrError(f"the self-test differs by {difference:.2g} from version {self.facts.version} (limit 0.001)")
@@ -117,5 +125,5 @@ def release_version(folder: Path, facts: ReleaseFacts) -> str:
     digest = hashlib.sha256()
     for name in ("model.xml", "model.bin"):
         digest.update((folder / name).read_bytes())
-    digest.update(json.dumps(asdict(facts) | {"version": ""}, sort_keys=True).encode())
+    digest.update(json.dumps(facts_as_json(facts) | {"version": ""}, sort_keys=True).encode())
     return digest.hexdigest()[:12]

@@ -25,9 +25,11 @@ RECORD_COLUMNS: dict[str, str] = {
     "view_position": "string",  # PA, AP, LL as in DICOM
     "age_years": "Float32",
     "sex": "string",  # M, F, O
+    "laterality": "string",  # L, R, U as in DICOM
     "findings": "string",  # the source's own words, joined by |
     "published_split": "string",  # train, val, test where the source publishes one
     "licence": "string",
+    "boxes": "string",  # JSON [[x, y, width, height], ...] in pixels of the published file, null where none
     "width": "int32",  # of the published file, pixels
     "height": "int32",
     "bits": "int16",  # per sample, of the published file
@@ -35,6 +37,7 @@ RECORD_COLUMNS: dict[str, str] = {
     "phash": "object",  # 32 bytes, 256-bit perceptual hash
     "shard": "string",  # file name under data/images/<source>/
     "row": "int32",  # row of that shard
+    "content_score": "float32",  # probability of a frontal chest radiograph, by cxr.content
     **dict.fromkeys(DESCRIPTORS, "float32"),
 }
 
@@ -42,6 +45,7 @@ MANIFEST_COLUMNS: dict[str, str] = RECORD_COLUMNS | {
     "label": "string",  # class name of the task
     "group": "int32",  # images that share a patient or are duplicates; never in two splits
     "split": "string",  # train, val, test
+    "fold": "int8",  # of k-fold, -1 for test and where there are no folds
     "copies": "int16",  # times an epoch shows the image: 0 undersampled, 1, or more
     "weight": "float32",  # of the image in the loss
 }

@@ -16,12 +16,13 @@ LIMITS = (
 
 def card(facts: ReleaseFacts, training: dict, assembly: dict, validation: dict, metrics: dict, gate: dict) -> dict:
     """The card as plain values, from the facts of the release and the reports of the stages before it."""
+    size = facts.pixels.size
     return {
         "name": "chest-xray",
         "version": facts.version,
         "task": facts.task,
         "classes": facts.classes,
-        "input": f"one uint8 image (n, {facts.size}, {facts.size}, 1), {facts.square}, bone bright",
+        "input": f"one uint8 image (n, {size}, {size}, 1), {facts.pixels.square}, bone bright",
         "outputs": ["probabilities", "embedding", "heatmap"],
         "operating_points": facts.operating_points,
         "training": training,

@@ -8,7 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cxr.errors import ParamsError
 
-SourceName = Literal["kermany", "nih", "covid"]
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # names a DVC stage and a folder
+PublishedReader = Literal["kermany", "nih", "covid", "rsna", "covid19-pneumonia-normal"]
+DRAWN_READERS = ("kermany", "nih", "covid")  # the layouts that the demo draws
+Word = Literal["Normal", "Pneumonia", "Bacterial pneumonia", "Viral pneumonia", "COVID-19", "Other"]
 TaskName = Literal["covid", "pneumonia", "pneumonia-type"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -17,8 +20,89 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SourceParams(Section):
-    origin: str = Field(min_length=1, description="`demo`, or a path to a directory or an archive")
+class RemoteFile(Section):
+    """One file of an origin, where its address does not end in a usable name or its digest is published."""
+
+    url: str = Field(min_length=1)
+    name: str | None = Field(None, pattern=r"^[^/\\]+$", description="file name under data/raw/<source>/")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+
+class SourceSection(Section):
+    origin: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)] | RemoteFile] = Field(
+        description="`demo`, a path, `kaggle:<owner>/<name>`, an address that fsspec opens, or a list of addresses"
+    )
+
+    @property
+    def files(self) -> list[RemoteFile]:
+        """The origin as a list of addresses."""
+        origins = [self.origin] if isinstance(self.origin, str) else self.origin
+        return [RemoteFile(url=item, name=None, sha256=None) if isinstance(item, str) else item for item in origins]
+
+
+class PublishedSource(SourceSection):
+    """A source whose layout and words the project knows."""
+
+    reader: PublishedReader
+
+    @model_validator(mode="after")
+    def _demo_is_drawn(self) -> "PublishedSource":
+        if self.origin == "demo" and self.reader not in DRAWN_READERS:
+            raise ValueError(f"the demo draws {', '.join(DRAWN_READERS)}; give {self.reader} an origin of its own")
+        return self
+
+
+class OwnSource(SourceSection):
+    """A source of the user's own: its words are mapped here. `demo` cannot be its origin."""
+
+    words: dict[str, Word] = Field(description="each word of the source and what it means")
+    licence: str | None
+
+    @model_validator(mode="after")
+    def _has_an_origin(self) -> "OwnSource":
+        if self.origin == "demo":
+            raise ValueError(f"the demo draws {', '.join(DRAWN_READERS)}; give this source an origin of its own")
+        return self
+
+
+class FoldersSource(OwnSource):
+    """A folder per class: the image's parent folder is its finding."""
+
+    reader: Literal["folders"]
+    patient: str = Field(description="regular expression with a group `patient`, searched in the path of an image")
+    view_position: Literal["PA", "AP"] | None
+
+
+class TableSource(OwnSource):
+    """A CSV beside the images, its columns named by `columns` (what the record holds -> column of the CSV)."""
+
+    reader: Literal["table"]
+    table: str = Field(min_length=1, description="path of the CSV within the source")
+    columns: dict[
+        Literal["path", "patient_id", "findings", "view_position", "age_years", "sex", "published_split"], str
+    ]
+
+    @model_validator(mode="after")
+    def _has_the_needed_columns(self) -> "TableSource":
+        missing = {"path", "patient_id", "findings"} - set(self.columns)
+        if missing:
+            raise ValueError(f"columns: no {', '.join(sorted(missing))}")
+        return self
+
+
+class DicomSource(OwnSource):
+    """DICOM files with labels in a CSV; view, age, sex and laterality are read from the headers."""
+
+    reader: Literal["dicom"]
+    table: str = Field(min_length=1, description="path of the CSV within the source")
+    key: Literal["path", "SOPInstanceUID", "AccessionNumber", "PatientID"] = Field(
+        description="what `key_column` holds"
+    )
+    key_column: str
+    findings_column: str
+
+
+SourceParams = Annotated[PublishedSource | FoldersSource | TableSource | DicomSource, Field(discriminator="reader")]
 
 
 class DemoParams(Section):
@@ -27,26 +111,63 @@ class DemoParams(Section):
     covid: int = Field(ge=24)
 
 
-class IngestParams(Section):
-    size: int = Field(ge=32, le=1024, description="pixels a side of the stored square")
-    square: Literal["letterbox", "stretch"]
+class PixelParams(Section):
+    """The image path from decoded pixels to the square that the model reads; the same in ingest and in the service."""
+
+    size: int = Field(ge=32, le=1024, description="pixels a side of the square")
+    square: Literal["letterbox", "stretch", "crop"]
     max_megapixels: float = Field(gt=0)
+    crop: Literal["none", "border", "collimation"]
+    margin: float = Field(ge=0, le=0.25, description="fraction of the shorter side cut off every edge")
+    grey: Literal["none", "percentile", "equalise", "clahe"]
+    reencode: int = Field(ge=0, le=100, description="JPEG quality of one re-encoding for all, 0 for none")
+
+
+class IngestParams(Section):
+    pixels: PixelParams
+    min_content_score: Fraction = Field(description="below, an image is refused as no frontal chest radiograph")
     shard_images: int = Field(ge=1)
+    executor: Literal["processes", "dask"]
+    workers: int = Field(ge=0, description="worker processes, 0 for one a core")
+    scheduler: str | None = Field(description="address of a Dask scheduler; null starts one on this machine")
+
+
+class DuplicateParams(Section):
+    bits: int = Field(ge=0, le=96, description="largest Hamming distance of 256 that makes a candidate")
+    same: float = Field(gt=0, le=1, description="correlation from which a candidate is the same image")
+    unsure: float = Field(gt=0, le=1, description="correlation from which it goes to the review list")
+
+
+class BalanceParams(Section):
+    how: Literal["none", "undersample", "oversample", "class-weight"]
+    per: Literal["class", "class-and-source"]
+    max_copies: int = Field(ge=1, le=1000, description="most times an epoch shows one image")
+    max_weight: float = Field(ge=1, description="largest weight of one image in the loss")
+    max_images: int | None = Field(ge=1, description="most train images of one class, or of one class and source")
 
 
 class AssembleParams(Section):
     official_test: list[SourceName] = Field(description="sources whose published test list is kept as test")
+    test_source: SourceName | None = Field(description="leave one source out: it alone is test")
+    folds: int = Field(ge=0, le=20, description="k-fold: what is not test falls into so many folds; 0 for none")
+    fold: int = Field(ge=0, description="the fold that is val")
     val_fraction: Fraction
     test_fraction: Fraction
-    balance: Literal["none", "undersample", "oversample", "class-weight"]
-    duplicate_bits: int = Field(ge=0, le=64, description="largest Hamming distance of 256 that makes a candidate")
-    duplicate_correlation: float = Field(gt=0, le=1)
+    pneumonia_findings: list[Literal["Pneumonia", "Infiltration", "Consolidation"]] = Field(
+        min_length=1, description="NIH's text-mined words that a task reads as pneumonia"
+    )
+    balance: BalanceParams
+    duplicates: DuplicateParams
     unknown_findings: Literal["stop", "set-aside"]
 
     @model_validator(mode="after")
     def _leaves_a_train_split(self) -> "AssembleParams":
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction + test_fraction must stay below 1, or nothing is left to train on")
+        if self.folds == 1 or (self.folds and self.fold >= self.folds):
+            raise ValueError(f"folds must be 0 or at least 2, and fold below it; found {self.folds} and {self.fold}")
+        if self.duplicates.unsure > self.duplicates.same:
+            raise ValueError("duplicates.unsure must not exceed duplicates.same")
         return self
 
 
@@ -120,7 +241,7 @@ class FlowsParams(Section):
 class Params(Section):
     seed: int = Field(ge=0)
     task: TaskName
-    sources: dict[SourceName, SourceParams]
+    sources: dict[SourceName, SourceParams] = Field(min_length=1)
     demo: DemoParams
     ingest: IngestParams
     assemble: AssembleParams
@@ -131,6 +252,13 @@ class Params(Section):
     package: PackageParams
     monitor: MonitorParams
     flows: FlowsParams
+
+    @model_validator(mode="after")
+    def _names_known_sources(self) -> "Params":
+        unknown = {*self.assemble.official_test, *filter(None, [self.assemble.test_source])} - set(self.sources)
+        if unknown:
+            raise ValueError(f"assemble names {', '.join(sorted(unknown))}, which sources does not hold")
+        return self
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

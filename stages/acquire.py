@@ -66,4 +66,4 @@ if __name__ == "__main__":
     with plain_errors():
         p = load_params()
         name: SourceName = sys.argv[1]  # type: ignore[assignment]  # dvc.yaml names the sources
-        acquire(name, p.sources[name].origin, p.demo, p.seed, Path("data/raw") / name)
+        acquire(name, str(p.sources[name].origin), p.demo, p.seed, Path("data/raw") / name)

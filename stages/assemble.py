@@ -7,21 +7,19 @@ import numpy as np
 import pandas as pd
 
 from cxr.balance import balance_train
-from cxr.duplicates import confirm, near_hashes, same_bytes
+from cxr.duplicates import find_duplicates
 from cxr.errors import CxrError, plain_errors
-from cxr.images import Squaring
 from cxr.labels import TASKS, Task, read_label
 from cxr.manifest import MANIFEST_COLUMNS, RECORD_COLUMNS, SPLITS, read_table, write_table
-from cxr.params import AssembleParams, load_params
+from cxr.params import AssembleParams, SourceParams, load_params
 from cxr.splits import connect, patient_pairs, split_groups
-from cxr.store import read_images
+from cxr.store import read_thumbs
 
 
 def assemble(
     task: Task,
     params: AssembleParams,
-    square: Squaring,
-    sources: list[str],
+    sources: dict[str, SourceParams],
     seed: int,
     images: Path,
     manifest_path: Path,
@@ -36,17 +34,17 @@ def assemble(
     left_out = [records.loc[label.isna(), ["image_id", "source"]].assign(reason=reason)]
     used = records.assign(label=label)[label.notna()].reset_index(drop=True)
 
-    pairs = np.concatenate(
-        [same_bytes(used), confirm_near(used, params, square, images)],
-    )
-    keep, dropped = drop_duplicates(used, pairs, params.official_test)
+    duplicates = find_duplicates(used, params.duplicates, lambda rows: read_thumbs(images, rows))
+    keep, dropped = drop_duplicates(used, duplicates.same, params.official_test)
     left_out.append(dropped)
-    used["group"] = connect(len(used), np.concatenate([pairs, patient_pairs(used["patient_id"])]))
+    together = [duplicates.same, duplicates.unsure, patient_pairs(used["patient_id"])]
+    used["group"] = connect(len(used), np.concatenate(together))
     used["split"] = split_groups(used, params.official_test, params.val_fraction, params.test_fraction, seed)
+    used["fold"] = -1
     used = used[keep]
     check_classes(used, task)
 
-    manifest = balance_train(used, params.balance, seed).sort_values("image_id", ignore_index=True)
+    manifest = balance_train(used, params.balance.how, seed).sort_values("image_id", ignore_index=True)
     manifest["group"] = pd.factorize(manifest["group"])[0]
     report = account(records, rejected, pd.concat(left_out), manifest, task)
     write_table(manifest[list(MANIFEST_COLUMNS)].astype(MANIFEST_COLUMNS), manifest_path)
@@ -71,11 +69,6 @@ def label_records(records: pd.DataFrame, task: Task, unknown_findings: str) -> t
     label = pd.Series([reading.label for reading in of_record], records.index, dtype="string")
     reason = pd.Series([reading.reason for reading in of_record], records.index, dtype="string")
     return label, reason[label.isna()]
-
-
-def confirm_near(used: pd.DataFrame, params: AssembleParams, square: Squaring, images: Path) -> np.ndarray:
-    candidates = near_hashes(used, params.duplicate_bits)
-    return confirm(candidates, used, lambda rows: read_images(images, rows), square, params.duplicate_correlation)
 
 
 def drop_duplicates(used: pd.DataFrame, pairs: np.ndarray, official_test: list[str]) -> tuple[pd.Series, pd.DataFrame]:
@@ -163,6 +156,6 @@ if __name__ == "__main__":
     with plain_errors():
         p = load_params()
         assemble(
-            TASKS[p.task], p.assemble, p.ingest.square, list(p.sources), p.seed,
+            TASKS[p.task], p.assemble, p.sources, p.seed,
             Path("data/images"), Path("data/manifest.parquet"), Path("reports/assembly.json"),
         )  # fmt: skip

@@ -17,23 +17,25 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from cxr.archives import Tree
+from cxr.content import judge
 from cxr.errors import CxrError, ImageError, SourceError, plain_errors
 from cxr.images import Radiograph, describe, load_radiograph
 from cxr.manifest import RECORD_COLUMNS, to_table, write_table
-from cxr.params import IngestParams, load_params
+from cxr.params import IngestParams, SourceParams, load_params
 from cxr.sources import READERS, Found, SetAside
 from cxr.store import ShardWriter
 
 Decoded = tuple[Radiograph, dict[str, float], str]
 
 
-def ingest(source: str, params: IngestParams, raw: Path, images: Path) -> None:
+def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, images: Path) -> None:
     """Read `raw` and write shards, `records.parquet` and `rejected.csv` to `images`, whole or not at all."""
     part = images.with_name(images.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        records, rejected = _ingest(source, params, raw, part)
+        records, rejected = _ingest(source, reading, params, raw, part)
         if not records:
             raise SourceError(
                 f"{raw}: none of {len(rejected)} files or rows gave an image; is this the source {source}?"
@@ -52,16 +54,20 @@ def ingest(source: str, params: IngestParams, raw: Path, images: Path) -> None:
     )
 
 
-def _ingest(source: str, params: IngestParams, raw: Path, folder: Path) -> tuple[list[dict], list[SetAside]]:
+def _ingest(
+    source: str, reading: SourceParams, params: IngestParams, raw: Path, folder: Path
+) -> tuple[list[dict], list[SetAside]]:
     records, rejected = [], []
     shards = ShardWriter(folder, params.shard_images)
-    for item, decoded in tqdm(decode_all(READERS[source](raw), params), desc=f"ingest {source}", unit=" files"):
+    for item, decoded in tqdm(
+        decode_all(READERS[reading.reader](Tree(raw), reading), params), desc=f"ingest {source}", unit=" files"
+    ):
         if isinstance(item, SetAside):
             rejected.append(item)
         elif isinstance(decoded, ImageError):
             rejected.append(SetAside(item.path, "unreadable image", str(decoded)))
         elif decoded is not None:
-            records.append(_record(source, item, decoded, *shards.add(decoded[0].image)))
+            records.append(_record(source, item, decoded, *shards.add(decoded[0].image, decoded[0].thumb)))
     shards.close()
     return records, rejected
 
@@ -75,7 +81,7 @@ def decode_all(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=prepare_worker) as pool:
         waiting: deque[tuple[Found | SetAside, Future | None]] = deque()
         for item in items:
-            future = pool.submit(decode, item.data, params) if isinstance(item, Found) else None
+            future = pool.submit(decode, item.member.read(), params) if isinstance(item, Found) else None
             waiting.append((item, future))
             if len(waiting) > 8 * workers:
                 yield _finished(*waiting.popleft())
@@ -100,7 +106,7 @@ def prepare_worker() -> None:
 def decode(data: bytes, params: IngestParams) -> Decoded | ImageError:
     """One file's radiograph, descriptors and SHA-256; the error is returned, for a worker's exception ends the pool."""
     try:
-        radiograph = load_radiograph(data, params.size, params.square, params.max_megapixels)
+        radiograph = load_radiograph(data, params.pixels)
     except ImageError as error:
         return error
     return radiograph, describe(radiograph), hashlib.sha256(data).hexdigest()
@@ -115,9 +121,11 @@ def _record(source: str, found: Found, decoded: Decoded, shard: str, row: int) -
         "view_position": found.view_position,
         "age_years": found.age_years,
         "sex": found.sex,
+        "laterality": found.laterality,
         "findings": found.findings,
         "published_split": found.published_split,
         "licence": found.licence,
+        "boxes": found.boxes,
         "width": radiograph.width,
         "height": radiograph.height,
         "bits": radiograph.bits,
@@ -125,6 +133,7 @@ def _record(source: str, found: Found, decoded: Decoded, shard: str, row: int) -
         "phash": radiograph.phash,
         "shard": shard,
         "row": row,
+        "content_score": judge(radiograph.thumb).score,
         **descriptors,
     }
 
@@ -132,4 +141,5 @@ def _record(source: str, found: Found, decoded: Decoded, shard: str, row: int) -
 if __name__ == "__main__":
     with plain_errors():
         name = sys.argv[1]  # dvc.yaml names the sources
-        ingest(name, load_params().ingest, Path("data/raw") / name, Path("data/images") / name)
+        p = load_params()
+        ingest(name, p.sources[name], p.ingest, Path("data/raw") / name, Path("data/images") / name)

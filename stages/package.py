@@ -17,7 +17,16 @@ import cv2
 import numpy as np
 
 from cxr.errors import CxrError, plain_errors
-from cxr.inference import OUTPUTS, OpenVinoModel, Prediction, Release, ReleaseFacts, release_version, self_test_image
+from cxr.inference import (
+    OUTPUTS,
+    OpenVinoModel,
+    Prediction,
+    Release,
+    ReleaseFacts,
+    facts_as_json,
+    release_version,
+    self_test_image,
+)
 from cxr.labels import TASKS
 from cxr.manifest import MANIFEST_COLUMNS, read_table
 from cxr.model_card import card, to_markdown
@@ -80,16 +89,14 @@ def write_facts(p: Params, folder: Path, reports: Path) -> ReleaseFacts:
         version="",
         task=p.task,
         classes=list(TASKS[p.task].classes),
-        size=p.ingest.size,
-        square=p.ingest.square,
-        max_megapixels=p.ingest.max_megapixels,
+        pixels=p.ingest.pixels,
         operating_points=json.loads((reports / "evaluation/operating_points.json").read_text()),
-        self_test=OpenVinoModel(folder / "model.xml")(self_test_image(p.ingest.size)[np.newaxis])
+        self_test=OpenVinoModel(folder / "model.xml")(self_test_image(p.ingest.pixels.size)[np.newaxis])
         .probabilities[0]
         .tolist(),
     )
     facts = ReleaseFacts(**(vars(facts) | {"version": release_version(folder, facts)}))
-    (folder / "release.json").write_text(json.dumps(vars(facts), indent=2) + "\n")
+    (folder / "release.json").write_text(json.dumps(facts_as_json(facts), indent=2) + "\n")
     return facts
 
 
@@ -102,7 +109,7 @@ def write_card(p: Params, folder: Path, facts: ReleaseFacts, parameters: int, re
         "parameters": parameters,
         "epochs_run": report("training/metrics.json")["epochs_run"],
         "seed": p.seed,
-        "balance": p.assemble.balance,
+        "balance": p.assemble.balance.how,
     }
     values = card(
         facts, training, report("assembly.json"), report("validation.json"), report("metrics.json"),

@@ -1,14 +1,15 @@
 """A real release, small enough to build in a test: a two-convolution OpenVINO model with random weights."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 from openvino import opset15 as op
 
-from cxr.inference import OUTPUTS, OpenVinoModel, ReleaseFacts, release_version, self_test_image
+from cxr.inference import OUTPUTS, OpenVinoModel, ReleaseFacts, facts_as_json, release_version, self_test_image
+from cxr.params import load_params
 
 CLASSES = ["Normal", "Pneumonia", "COVID-19"]
 
@@ -22,14 +23,12 @@ def build_release(folder: Path, size: int = 64, seed: int = 0) -> Path:
         version="",
         task="covid",
         classes=CLASSES,
-        size=size,
-        square="letterbox",
-        max_megapixels=4,
+        pixels=load_params().ingest.pixels.model_copy(update={"size": size, "max_megapixels": 4}),
         operating_points={"Normal": 0.5, "Pneumonia": 0.35, "COVID-19": 0.25},
         self_test=[float(p) for p in probabilities],
     )
     facts = replace(facts, version=release_version(folder, facts))
-    (folder / "release.json").write_text(json.dumps(asdict(facts)))
+    (folder / "release.json").write_text(json.dumps(facts_as_json(facts)))
     return folder
 
 

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxr.canonical import content_box, to_square
 from cxr.errors import ImageError
-from cxr.images import content_box, describe, load_radiograph, perceptual_hash, to_square
+from cxr.images import describe, load_radiograph, perceptual_hash, to_thumb
 from cxr.manifest import DESCRIPTORS
+from cxr.params import load_params
 from tests.tiny_sources import encode, picture
 
 
 def load(data: bytes, size: int = 64, **changes):
-    return load_radiograph(data, size, changes.get("square", "letterbox"), changes.get("max_megapixels", 1))
+    params = load_params().ingest.pixels.model_copy(update={"size": size, "max_megapixels": 1} | changes)
+    return load_radiograph(data, params)
 
 
 def pillow_bytes(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -77,7 +80,8 @@ def test_what_is_no_readable_image_is_refused_with_a_reason(data, sentence):
 def test_a_hash_survives_rescaling_and_tells_pictures_apart():
     def distance(a, b):
         return np.unpackbits(
-            np.frombuffer(perceptual_hash(a), np.uint8) ^ np.frombuffer(perceptual_hash(b), np.uint8)
+            np.frombuffer(perceptual_hash(to_thumb(a)), np.uint8)
+            ^ np.frombuffer(perceptual_hash(to_thumb(b)), np.uint8)
         ).sum()
 
     image = picture(6, 0.5)

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from cxr.errors import ImageError
 from cxr.images import Radiograph, describe, load_radiograph
+from cxr.params import load_params
 from tests.image_files import aborting_dicom, dicom, draw, jpeg, lossless_jpeg_dicom, png
 
 # pydicom warns of what it reads, at length
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 SIZE = 48
+PARAMS = load_params().ingest.pixels.model_copy(update={"size": SIZE, "max_megapixels": 1})
 PIXELS = draw(60, 80)
 FILES = {
     "png": png(PIXELS),
@@ -33,7 +35,7 @@ bounded = settings(
 
 def load_or_refuse(data: bytes) -> Radiograph | None:
     try:
-        radiograph = load_radiograph(data, SIZE, "letterbox", max_megapixels=1)
+        radiograph = load_radiograph(data, PARAMS)
     except ImageError:
         return None
     assert radiograph.image.shape == (SIZE, SIZE)
@@ -91,22 +93,22 @@ def test_a_png_chunk_that_claims_2_gb_takes_no_memory() -> None:
     data[data.find(b"IDAT") - 4] = 0x7F
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ImageError, match="truncated"):
-        load_radiograph(bytes(data), SIZE, "letterbox", 1)
+        load_radiograph(bytes(data), PARAMS)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
 def test_lossless_jpeg_in_dicom_loses_nothing(tmp_path: Path) -> None:
-    plain = load_radiograph(dicom(PIXELS), SIZE, "letterbox", 1)
-    compressed = load_radiograph(lossless_jpeg_dicom(PIXELS, tmp_path), SIZE, "letterbox", 1)
+    plain = load_radiograph(dicom(PIXELS), PARAMS)
+    compressed = load_radiograph(lossless_jpeg_dicom(PIXELS, tmp_path), PARAMS)
     np.testing.assert_array_equal(compressed.image, plain.image)
 
 
 def test_a_file_that_ends_the_decoders_process_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="the decoder stopped with status -"):
-        load_radiograph(aborting_dicom(tmp_path), SIZE, "letterbox", 1)
+        load_radiograph(aborting_dicom(tmp_path), PARAMS)
 
 
 def test_more_pixels_than_the_header_says_are_refused() -> None:
     data = dicom(PIXELS).replace(b"\x28\x00\x10\x00US\x02\x00\x3c", b"\x28\x00\x10\x00US\x02\x00\x0a")
     with pytest.raises(ImageError, match="not one grey image"):
-        load_radiograph(data, SIZE, "letterbox", 1)
+        load_radiograph(data, PARAMS)

@@ -132,9 +132,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, tiny_release: Path) -> 
 
     release, rng = Release.load(tiny_release), np.random.default_rng(1)
     facts = release.facts
-    radiographs = [
-        load_radiograph(png(draw_radiograph(rng)), facts.size, facts.square, facts.max_megapixels) for _ in range(300)
-    ]
+    radiographs = [load_radiograph(png(draw_radiograph(rng)), facts.pixels) for _ in range(300)]
     probabilities = release.model(np.stack([radiograph.image for radiograph in radiographs])).probabilities
     descriptors = pd.DataFrame([describe(radiograph) for radiograph in radiographs])
     drift_table(descriptors, probabilities, facts.classes).to_parquet(root / "models/release/reference.parquet")

@@ -138,7 +138,7 @@ def test_the_package_answers_as_keras_does(trained, params):
     assert np.abs(found.probabilities - expected["probabilities"]).max() <= params.package.parity_tolerance
     card = json.loads((models / "release/model_card.json").read_text())
     assert card["version"] == release.facts.version
-    assert f"{release.facts.size}, {release.facts.size}, 1" in card["input"]
+    assert f"{release.facts.pixels.size}, {release.facts.pixels.size}, 1" in card["input"]
     assert "Not for diagnosis" in (models / "release/model_card.md").read_text()
 
 

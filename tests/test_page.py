@@ -123,7 +123,7 @@ def test_a_dicom_is_shown_as_the_model_read_it(page: Page, images: Path, tiny_re
     page.choose(images / "chest.dcm")
     picture = page.find("picture")
     assert picture.get_attribute("src").startswith("data:image/png")
-    size = Release.load(tiny_release).facts.size
+    size = Release.load(tiny_release).facts.pixels.size
     page.wait(lambda: picture.get_property("naturalWidth") == size)
     assert page.find("seen").is_selected()
 

@@ -63,7 +63,7 @@ def test_a_failed_ingest_leaves_nothing_and_keeps_what_was_there(tmp_path, param
     archive = tmp_path / "raw/images_001.tar.gz"
     archive.write_bytes(archive.read_bytes()[:-3000])
     with pytest.raises(SourceError, match="not a whole archive"):
-        ingest("nih", params.ingest, tmp_path / "raw", tmp_path / "images")
+        ingest("nih", params.sources["nih"], params.ingest, tmp_path / "raw", tmp_path / "images")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "raw"]
     assert (tmp_path / "images/records.parquet").read_bytes() == b"of an earlier run"
 
@@ -85,7 +85,10 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(
     "call",
-    ["acquire('kermany', str(raw), p.demo, 0, disk / 'raw')", "ingest('kermany', p.ingest, raw, disk / 'images')"],
+    [
+        "acquire('kermany', str(raw), p.demo, 0, disk / 'raw')",
+        "name = 'kermany'; ingest(name, p.sources[name], p.ingest, raw, disk / 'images')",
+    ],
 )
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, call):
     raw, disk, program = tmp_path / "raw", tmp_path / "disk", tmp_path / "program.py"
@@ -161,7 +164,7 @@ def test_contradicting_duplicates_are_left_out_whole(tmp_path, params):
     images = tmp_path / "covid/covid-chestxray-dataset/images"
     (images / "strep-0.jpg").write_bytes((images / "covid-0.png").read_bytes())
     for source in SOURCES:
-        ingest(source, params.ingest, tmp_path / source, repository.images / source)
+        ingest(source, params.sources[source], params.ingest, tmp_path / source, repository.images / source)
     repository.assemble(params)
     table = repository.table()
     assert not table["image_id"].str.contains("covid-0.png|strep-0.jpg").any()
@@ -176,7 +179,7 @@ def test_an_unknown_finding_stops_with_its_place_or_is_set_aside(tmp_path, param
     entries = tmp_path / "nih/Data_Entry_2017_v2020.csv"
     entries.write_text(entries.read_text().replace("00000000_000.png,No Finding", "00000000_000.png,Pnuemonia"))
     for source in SOURCES:
-        ingest(source, params.ingest, tmp_path / source, repository.images / source)
+        ingest(source, params.sources[source], params.ingest, tmp_path / source, repository.images / source)
     with pytest.raises(CxrError, match=r"nih/images/00000000_000.png: finding 'Pnuemonia' .*1 images.* is not known"):
         repository.assemble(params)
     assert not repository.manifest.exists()
@@ -240,6 +243,6 @@ def test_a_jpeg_of_the_source_goes_the_same_way_as_in_the_service(repository, pa
     data = encode(picture(9000, -0.8, 110, 100), ".png")
     table = read_table(repository.images / "covid/records.parquet", RECORD_COLUMNS)
     row = table[table["image_id"].str.endswith("covid-0.png")]
-    image = load_radiograph(data, params.ingest.size, params.ingest.square, params.ingest.max_megapixels).image
+    image = load_radiograph(data, params.ingest.pixels).image
     assert (read_images(repository.images, row)[0] == image).all()
     assert cv2.countNonZero(image) > 0

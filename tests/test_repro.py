@@ -35,8 +35,11 @@ def set_params(folder: Path, **changes: object) -> None:
     path = folder / "params.yaml"
     values = yaml.safe_load(path.read_text())
     for key, value in changes.items():
-        section, name = key.split("__")
-        values[section][name] = value
+        *sections, name = key.split("__")
+        section = values
+        for part in sections:
+            section = section[part]
+        section[name] = value
     path.write_text(yaml.safe_dump(values))
 
 
@@ -57,7 +60,7 @@ def copy(tmp_path_factory) -> Path:
             shutil.copy2(ROOT / name, folder / name)
     set_params(
         folder,
-        demo__kermany=60, demo__nih=60, demo__covid=60, ingest__size=64, train__epochs=2, train__widths=[8, 16],
+        demo__kermany=60, demo__nih=60, demo__covid=60, ingest__pixels__size=64, train__epochs=2, train__widths=[8, 16],
         package__parity_images=8, validate__min_train_per_class=5, validate__min_val_per_class=1,
         validate__min_test_per_class=1,
         gate__rules=[{"metric": "accuracy", "slice": "test", "comparison": ">=", "limit": 0}],
@@ -90,7 +93,7 @@ def test_the_second_run_does_nothing_and_git_sees_only_the_results(copy):
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"assemble__balance": "oversample"}, {"assemble", "package"}),
+        ({"assemble__balance__how": "oversample"}, {"assemble", "package"}),
         ({"gate__rules": [{"metric": "accuracy", "slice": "test", "comparison": ">=", "limit": 0.01}]}, {"gate"}),
         ({"train__epochs": 3}, {"train", "package"}),
         ({"monitor__alpha": 0.01}, set()),

@@ -39,7 +39,7 @@ def evaluate(folder: Path, data: bytes) -> tuple[Prediction, dict[str, float]]:
     """The evaluation path: no HTTP."""
     release = Release.load(folder)
     facts = release.facts
-    radiograph = load_radiograph(data, facts.size, facts.square, facts.max_megapixels)
+    radiograph = load_radiograph(data, facts.pixels)
     return release.model(radiograph.image[np.newaxis]), describe(radiograph)
 
 
@@ -81,12 +81,12 @@ def test_an_answer_equals_the_evaluation_path_and_is_logged(live: LiveService, t
 def test_the_heatmap_lies_on_the_square_that_the_model_read(live: LiveService, tiny_release: Path) -> None:
     answer = predict(live, FILES["png"], heatmap="true").json()
     facts = Release.load(tiny_release).facts
-    radiograph = load_radiograph(FILES["png"], facts.size, facts.square, facts.max_megapixels)
+    radiograph = load_radiograph(FILES["png"], facts.pixels)
     expected, _ = evaluate(tiny_release, FILES["png"])
     evidence = expected.heatmap[0, ..., facts.classes.index(answer["predicted"])]
 
     np.testing.assert_array_equal(decode(answer["image"]), radiograph.image)
-    np.testing.assert_array_equal(decode(answer["heatmap"]), overlay(evidence, facts.size))
+    np.testing.assert_array_equal(decode(answer["heatmap"]), overlay(evidence, facts.pixels.size))
     assert answer["square"] == "letterbox"
 
 

@@ -3,18 +3,25 @@
 import tarfile
 import zipfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from cxr.archives import Tree
 from cxr.errors import SourceError
+from cxr.params import load_params
 from cxr.sources import READERS, Found, SetAside
 from tests.tiny_sources import PATIENTS, WRITERS, write_kermany, write_nih
+
+
+def read(name: str, root: Path):
+    return READERS[name](Tree(root), load_params().sources[name])
 
 
 @pytest.fixture
 def source(tmp_path, request):
     WRITERS[request.param](tmp_path)
-    items = list(READERS[request.param](tmp_path))
+    items = list(read(request.param, tmp_path))
     found = {item.path: item for item in items if isinstance(item, Found)}
     reasons = Counter(item.reason for item in items if isinstance(item, SetAside))
     return found, reasons
@@ -64,7 +71,7 @@ def test_figure1_table_is_not_utf8_and_names_no_extension(tmp_path):
         "patientid,finding,view,modality,notes\n"
         "COVID-00003a,COVID-19,AP erect,X-ray,37.5°\nCOVID-00003b,COVID-19,PA,X-ray,\n".encode("cp1252")
     )
-    found = [item for item in READERS["covid"](tmp_path) if isinstance(item, Found)]
+    found = [item for item in read("covid", tmp_path) if isinstance(item, Found)]
     assert {item.patient_id for item in found} == {"Figure1-COVID-chestxray-dataset/COVID-00003"}
 
 
@@ -75,7 +82,7 @@ def test_actualmed_names_the_image_and_states_neither_age_nor_sex(tmp_path):
     (folder / "metadata.csv").write_text(
         "patientid,imagename,finding,view,modality\nP-1,CR.1.2.840.png,No finding,AP,X-ray\n"
     )
-    (found,) = READERS["covid"](tmp_path)
+    (found,) = read("covid", tmp_path)
     assert isinstance(found, Found)
     assert (found.patient_id, found.findings) == ("Actualmed-COVID-chestxray-dataset/P-1", "No finding")
     assert (found.view_position, found.age_years, found.sex, found.licence) == ("AP", None, None, None)
@@ -86,7 +93,7 @@ def test_a_missing_column_is_named(tmp_path):
     table = tmp_path / "Data_Entry_2017_v2020.csv"
     table.write_text(table.read_text().replace("Patient ID", "Patient"))
     with pytest.raises(SourceError, match=r"Data_Entry_2017_v2020.csv: no column Patient ID; found Image Index"):
-        list(READERS["nih"](tmp_path))
+        list(read("nih", tmp_path))
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.98])
@@ -95,7 +102,7 @@ def test_a_cut_archive_is_named(tmp_path, keep):
     archive = tmp_path / "images_001.tar.gz"
     archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * keep)])
     with pytest.raises(SourceError, match=r"images_001.tar.gz: not a whole archive .*fetch it again"):
-        list(READERS["nih"](tmp_path))
+        list(read("nih", tmp_path))
 
 
 @pytest.mark.parametrize("name", ["kermany", "nih", "covid"])
@@ -113,7 +120,7 @@ def test_a_whole_source_in_one_tar_reads_as_its_folder(tmp_path, name):
     with tarfile.open(tmp_path / "tar/whole.tar.gz", "w:gz") as archive:
         for path in sorted((tmp_path / "folder").iterdir()):
             archive.add(path, path.name)
-    from_tar, from_folder = ({item.path: item for item in READERS[name](tmp_path / kind)} for kind in ("tar", "folder"))
+    from_tar, from_folder = ({item.path: item for item in read(name, tmp_path / kind)} for kind in ("tar", "folder"))
     assert len(from_folder) > 30
     assert from_tar == from_folder
 
@@ -122,7 +129,7 @@ def test_an_archive_member_may_not_point_outside(tmp_path):
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr("../evil.png", b"")
     with pytest.raises(SourceError, match="points outside the archive"):
-        list(READERS["kermany"](tmp_path))
+        list(read("kermany", tmp_path))
 
 
 def test_a_directory_and_its_archive_give_the_same_records(tmp_path):
@@ -130,6 +137,6 @@ def test_a_directory_and_its_archive_give_the_same_records(tmp_path):
     with zipfile.ZipFile(tmp_path / "zip/archive.zip") as archive:
         archive.extractall(tmp_path / "folder")
     from_zip, from_folder = (
-        {item.path: item for item in READERS["kermany"](tmp_path / name)} for name in ("zip", "folder")
+        {item.path: item for item in read("kermany", tmp_path / name)} for name in ("zip", "folder")
     )
     assert from_zip == from_folder

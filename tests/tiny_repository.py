@@ -20,7 +20,8 @@ SOURCES = ["kermany", "nih", "covid"]
 def tiny_params() -> Params:
     """The shipped params at a size for tests."""
     values = load_params().model_dump(by_alias=True)
-    values["ingest"] |= {"size": 64, "shard_images": 20}
+    values["ingest"]["shard_images"] = 20
+    values["ingest"]["pixels"]["size"] = 64
     values["train"] |= {"widths": [8, 16, 16], "epochs": 3, "batch_size": 16}
     values["validate"] |= {"min_train_per_class": 5, "min_val_per_class": 1, "min_test_per_class": 1}
     values["package"] |= {"parity_images": 8}
@@ -51,7 +52,7 @@ class Repository:
     def assemble(self, params: Params, **changes: object) -> None:
         settings = params.assemble.model_copy(update=changes)
         assemble(
-            TASKS[params.task], settings, params.ingest.square, SOURCES, params.seed, self.images, self.manifest,
+            TASKS[params.task], settings, params.sources, params.seed, self.images, self.manifest,
             self.reports / "assembly.json",
         )  # fmt: skip
 
@@ -74,6 +75,6 @@ def build_repository(root: Path, params: Params) -> Repository:
         origin = root / "origin" / source
         WRITERS[source](origin)
         acquire(source, str(origin), params.demo, params.seed, root / "data/raw" / source)
-        ingest(source, params.ingest, root / "data/raw" / source, repository.images / source)
+        ingest(source, params.sources[source], params.ingest, root / "data/raw" / source, repository.images / source)
     repository.assemble(params)
     return repository

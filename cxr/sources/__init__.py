@@ -1,12 +1,14 @@
-"""One reader per source: what the source says of each of its images, in the source's own words."""
+"""One reader per layout: what a source says of each of its images, in the source's own words."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
+from cxr.archives import Tree
 from cxr.sources import covid, kermany, nih
 from cxr.sources.reading import Found, SetAside
 
-READERS: dict[str, Callable[[Path], Iterator[Found | SetAside]]] = {
+# reader -> its function of the source's files and of its own class of SourceParams
+READERS: dict[str, Callable[[Tree, Any], Iterator[Found | SetAside]]] = {
     "kermany": kermany.read,
     "nih": nih.read,
     "covid": covid.read,

@@ -9,10 +9,11 @@ Cite: Cohen JP et al., arXiv:2006.11988; Wang L, Wong A, Sci Rep 10 (2020) 19549
 
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from cxr.archives import walk
+from cxr.archives import Tree
 from cxr.errors import SourceError
+from cxr.params import PublishedSource
 from cxr.sources.reading import Found, SetAside, age, is_image, not_an_image, read_csv, sex
 
 COLUMNS = ("patientid", "finding", "view", "modality")  # age, sex and license are optional: not all three state them
@@ -27,10 +28,10 @@ VIEWS = {
 }
 
 
-def read(root: Path) -> Iterator[Found | SetAside]:
-    collections = _read_tables(root)
+def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
+    collections = _read_tables(tree)
     seen = set()
-    for member in walk(root):
+    for member in tree.walk():
         path = PurePosixPath(member.path)
         if not is_image(member.path):
             if path.name != "metadata.csv":
@@ -44,7 +45,7 @@ def read(root: Path) -> Iterator[Found | SetAside]:
         fault = _not_frontal(row, member.path)
         yield fault or Found(
             path=member.path,
-            data=member.read(),
+            member=member,
             patient_id=f"{path.parent.parent.name}/{_patient(row['patientid'])}",
             findings=row["finding"],
             view_position=VIEWS[row["view"]],
@@ -58,16 +59,16 @@ def read(root: Path) -> Iterator[Found | SetAside]:
                 yield SetAside(f"{folder}/{name}", "row without an image")
 
 
-def _read_tables(root: Path) -> dict[str, dict[str, dict[str, str]]]:
+def _read_tables(tree: Tree) -> dict[str, dict[str, dict[str, str]]]:
     """Image folder -> key of the file name -> row, for every metadata.csv beside an `images` folder."""
     collections = {}
-    for member in walk(root):
+    for member in tree.walk():
         path = PurePosixPath(member.path)
         if path.name == "metadata.csv":
             rows = {_key(_file_name(row)): row for row in read_csv(member, COLUMNS)}
             collections[str(path.parent / "images")] = rows
     if not collections:
-        raise SourceError(f"{root}: no metadata.csv; expected one beside each images folder, as published on GitHub")
+        raise SourceError(f"{tree.root}: no metadata.csv; expected one beside each images folder, as on GitHub")
     return collections
 
 

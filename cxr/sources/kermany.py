@@ -10,9 +10,9 @@ Cite: Kermany D et al., Cell 172 (2018) 1122-1131.
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
-from cxr.archives import walk
+from cxr.archives import Tree
+from cxr.params import PublishedSource
 from cxr.sources.reading import Found, SetAside, is_image, not_an_image
 
 PLACE = re.compile(r"(?:^|/)(?P<split>train|val|test)/(?P<finding>[^/]+)/[^/]+$")
@@ -23,8 +23,8 @@ NAMES = (
 )
 
 
-def read(root: Path) -> Iterator[Found | SetAside]:
-    for member in walk(root):
+def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
+    for member in tree.walk():
         if not is_image(member.path):
             yield not_an_image(member.path)
             continue
@@ -40,7 +40,7 @@ def read(root: Path) -> Iterator[Found | SetAside]:
             type_ = words.get("type")
             yield Found(
                 path=member.path,
-                data=member.read(),
+                member=member,
                 patient_id=f"{words['number']}-{type_}" if type_ else words["number"],
                 findings=f"{place['finding']}|{type_}" if type_ else place["finding"],
                 view_position="AP",

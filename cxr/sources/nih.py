@@ -8,20 +8,21 @@ Cite: Wang X et al., CVPR 2017, 3462-3471.
 
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from cxr.archives import Member, walk
+from cxr.archives import Member, Tree
 from cxr.errors import SourceError
+from cxr.params import PublishedSource
 from cxr.sources.reading import Found, SetAside, age, is_image, not_an_image, read_csv, sex
 
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
 VIEWS = ("PA", "AP")
 
 
-def read(root: Path) -> Iterator[Found | SetAside]:
-    rows, published = _read_tables(root)
+def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
+    rows, published = _read_tables(tree)
     seen = set()
-    for member in walk(root):
+    for member in tree.walk():
         name = PurePosixPath(member.path).name
         if not is_image(member.path):
             if not _is_table(name):
@@ -40,7 +41,7 @@ def read(root: Path) -> Iterator[Found | SetAside]:
             continue
         yield Found(
             path=member.path,
-            data=member.read(),
+            member=member,
             patient_id=row["Patient ID"],
             findings=row["Finding Labels"],
             view_position=view,
@@ -58,11 +59,11 @@ def _is_table(name: str) -> bool:
     return name.startswith("Data_Entry_2017") or name in ("train_val_list.txt", "test_list.txt")
 
 
-def _read_tables(root: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+def _read_tables(tree: Tree) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     """Rows by image name, and the published split by image name."""
     rows, published = None, {}
     # tables are published beside the archives; only where they are not, archives are searched
-    for member in chain(_loose_files(root), () if _has_entries(root) else walk(root)):
+    for member in chain(_loose_files(tree), () if _has_entries(tree) else tree.walk()):
         name = PurePosixPath(member.path).name
         if name.startswith("Data_Entry_2017") and name.endswith(".csv") and rows is None:
             rows = {row["Image Index"]: row for row in read_csv(member, COLUMNS)}
@@ -70,14 +71,13 @@ def _read_tables(root: Path) -> tuple[dict[str, dict[str, str]], dict[str, str]]
             split = "test" if name == "test_list.txt" else "train"
             published |= dict.fromkeys(member.read().decode().split(), split)
     if rows is None:
-        raise SourceError(f"{root}: no Data_Entry_2017*.csv; it is published beside the image archives")
+        raise SourceError(f"{tree.root}: no Data_Entry_2017*.csv; it is published beside the image archives")
     return rows, published
 
 
-def _has_entries(root: Path) -> bool:
-    return any(root.rglob("Data_Entry_2017*.csv"))
+def _has_entries(tree: Tree) -> bool:
+    return any(path.name.startswith("Data_Entry_2017") and path.suffix == ".csv" for path in tree.files())
 
 
-def _loose_files(root: Path) -> Iterator[Member]:
-    for path in sorted([*root.rglob("*.csv"), *root.rglob("*.txt")]):
-        yield Member(str(path.relative_to(root)), path.read_bytes)
+def _loose_files(tree: Tree) -> Iterator[Member]:
+    return (member for member in tree.loose() if member.path.endswith((".csv", ".txt")))

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from cxr.archives import Member
@@ -17,14 +17,16 @@ class Found:
     """One image with what its source says of it; None where the source does not say."""
 
     path: str
-    data: bytes
+    member: Member = field(compare=False, repr=False)
     patient_id: str
     findings: str
     view_position: str | None = None
     age_years: float | None = None
     sex: str | None = None
+    laterality: str | None = None
     published_split: str | None = None
     licence: str | None = None
+    boxes: str | None = None
 
 
 @dataclass(frozen=True)
