@@ -17,6 +17,22 @@ DESCRIPTORS = (
 
 SPLITS = ("train", "val", "test")
 
+# What decoding finds out about one file, kept beside the pixels; see cxr.store.
+FACT_COLUMNS: dict[str, str] = {
+    "path": "string",  # within the source, archives looked through
+    "sha256": "string",  # of the file's bytes
+    "fault": "string",  # why there is no image; null where there is one
+    "shard": "string",  # file name under data/images/<source>/; null without an image
+    "row": "int32",  # row of that shard, -1 without an image
+    "width": "int32",  # of the published file, pixels
+    "height": "int32",
+    "bits": "int16",  # per sample, of the published file
+    "phash": "object",  # 32 bytes, 256-bit perceptual hash
+    "content_score": "float32",  # probability of a frontal chest radiograph, by cxr.content
+    "content_reason": "string",  # the likeliest other thing; null where there is none
+    **dict.fromkeys(DESCRIPTORS, "float32"),
+}
+
 # column -> pandas dtype; what is not stated by a source is null
 RECORD_COLUMNS: dict[str, str] = {
     "image_id": "string",  # <source>/<path within the source, archives looked through>

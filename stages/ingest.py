@@ -1,99 +1,150 @@
 """Stream one source once: decode, square and shrink each image into shards; keep what is said of it as records."""
 
-import csv
 import hashlib
 import logging
-import os
-import shutil
 import sys
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import cv2
+import numpy as np
+import pandas as pd
+import pydicom
 from tqdm import tqdm
 
 from cxr.archives import Tree
 from cxr.content import judge
-from cxr.errors import CxrError, ImageError, SourceError, plain_errors
-from cxr.images import Radiograph, describe, load_radiograph
-from cxr.manifest import RECORD_COLUMNS, to_table, write_table
-from cxr.params import IngestParams, SourceParams, load_params
+from cxr.errors import ImageError, SourceError, plain_errors
+from cxr.executors import map_in_order, open_backend
+from cxr.images import describe, load_radiograph
+from cxr.manifest import RECORD_COLUMNS, write_table
+from cxr.params import IngestParams, PixelParams, SourceParams, load_params
+from cxr.seen import Seen
 from cxr.sources import READERS, Found, SetAside
-from cxr.store import ShardWriter
+from cxr.store import Decoded, ShardStore, write_whole
 
-Decoded = tuple[Radiograph, dict[str, float], str]
+BATCH_FILES = 16  # sending a batch must cost little beside decoding it
+BATCH_BYTES = 4_000_000  # and many large files must not wait in memory
+DECODERS = ("images.py", "canonical.py", "content*")  # what in cxr/ decides on pixels and facts
+SAID = [f.name for f in fields(Found) if f.name != "member"]  # what a source says of an image
+NOT_FRONTAL = "not a frontal chest radiograph"
+REJECTED_COLUMNS = ["path", "reason", "detail", "score", "shard", "row"]
 
 
-def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, images: Path) -> None:
-    """Read `raw` and write shards, `records.parquet` and `rejected.csv` to `images`, whole or not at all."""
-    part = images.with_name(images.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        records, rejected = _ingest(source, reading, params, raw, part)
-        if not records:
-            raise SourceError(
-                f"{raw}: none of {len(rejected)} files or rows gave an image; is this the source {source}?"
-            )
-        write_table(to_table(records, RECORD_COLUMNS), part / "records.parquet")
-        with open(part / "rejected.csv", "w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("path", "reason", "detail"))
-            writer.writerows((r.path, r.reason, r.detail) for r in rejected)
-        shutil.rmtree(images, ignore_errors=True)
-        part.rename(images)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+@dataclass(frozen=True)
+class Job:
+    """One file to decode, given as its path or its bytes, unless its SHA-256 turns out to be `known`.
+
+    `entry`: its place in the account.
+    """
+
+    entry: int
+    file: Path | bytes
+    known: str | None
+    pixels: PixelParams
+
+    def read(self) -> bytes:
+        return self.file if isinstance(self.file, bytes) else self.file.read_bytes()
+
+
+@dataclass
+class Account:
+    """Everything that the reader yielded: nothing is lost between raw and records.
+
+    `said`: values of SAID of each image found. `positions`: where the facts about it stand in the store.
+    """
+
+    said: list[tuple] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
+
+
+def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, folder: Path, seen_at: Path) -> None:
+    """Read `raw` and write shards, `records.parquet` and `rejected.csv` to `folder`.
+
+    What `folder` holds of the same bytes, made by the same recipe, is kept: a run that was killed goes on, and new
+    files cost only themselves. `seen_at`: see `cxr.seen`.
+    """
+    store = ShardStore(folder, recipe(params), params.shard_images)
+    seen = Seen(seen_at)
+    before = len(store)
+    account = read_source(reading, params, raw, store, seen)
+    store.flush()
+    records, rejected = to_tables(source, account, store.facts(), params.min_content_score)
+    if records.empty:
+        raise SourceError(f"{raw}: none of {len(rejected)} files or rows gave an image; is this {reading.reader}?")
+    write_whole(folder / "rejected.csv", rejected.to_csv(index=False, lineterminator="\n").encode())
+    write_table(records, folder / "records.parquet")
+    seen.save()
+    unused = len(store) - len(set(account.positions))
     print(
-        f"{source}: {len(records)} images ingested, {len(rejected)} files or rows left out (see {images}/rejected.csv)"
+        f"{source}: {len(records)} images ({len(store) - before} files decoded now), "
+        f"{len(rejected)} files or rows left out (see {folder}/rejected.csv)"
     )
+    if unused:
+        print(f"{source}: {unused} changed or removed files still lie in the shards; delete {folder} to start clean")
 
 
-def _ingest(
-    source: str, reading: SourceParams, params: IngestParams, raw: Path, folder: Path
-) -> tuple[list[dict], list[SetAside]]:
-    records, rejected = [], []
-    shards = ShardWriter(folder, params.shard_images)
-    for item, decoded in tqdm(
-        decode_all(READERS[reading.reader](Tree(raw), reading), params), desc=f"ingest {source}", unit=" files"
-    ):
-        if isinstance(item, SetAside):
-            rejected.append(item)
-        elif isinstance(decoded, ImageError):
-            rejected.append(SetAside(item.path, "unreadable image", str(decoded)))
-        elif decoded is not None:
-            records.append(_record(source, item, decoded, *shards.add(decoded[0].image, decoded[0].thumb)))
-    shards.close()
-    return records, rejected
+def recipe(params: IngestParams) -> dict:
+    """What pixels and facts depend on; where it changes, everything is decoded again."""
+    code = hashlib.sha256()
+    library = Path(__file__).parent.parent / "cxr"
+    for path in sorted(path for pattern in DECODERS for path in library.glob(pattern)):
+        code.update(path.read_bytes())
+    return {
+        "pixels": params.pixels.model_dump(),
+        "shard_images": params.shard_images,
+        "code": code.hexdigest(),
+        "opencv": cv2.__version__,
+        "pydicom": pydicom.__version__,
+    }
 
 
-def decode_all(
-    items: Iterable[Found | SetAside], params: IngestParams
-) -> Iterator[tuple[Found | SetAside, Decoded | ImageError | None]]:
-    """Decode in worker processes, in order, with a bounded number of files in memory."""
-    workers = os.cpu_count() or 1
-    # spawned, not forked: a fork copies the threads' locks of OpenCV and Arrow in whatever state they are
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=prepare_worker) as pool:
-        waiting: deque[tuple[Found | SetAside, Future | None]] = deque()
-        for item in items:
-            future = pool.submit(decode, item.member.read(), params) if isinstance(item, Found) else None
-            waiting.append((item, future))
-            if len(waiting) > 8 * workers:
-                yield _finished(*waiting.popleft())
-        while waiting:
-            yield _finished(*waiting.popleft())
+def read_source(reading: SourceParams, params: IngestParams, raw: Path, store: ShardStore, seen: Seen) -> Account:
+    """Decode what is new into `store`, and account for every file and row."""
+    account = Account()
+    files: list[Path] = []  # that hold the images found
+    with open_backend(params, prepare_worker) as backend:
+
+        def jobs(items: Iterable[Found | SetAside]) -> Iterator[Job]:
+            for item in items:
+                if isinstance(item, SetAside):
+                    account.set_aside.append(item)
+                    continue
+                digest = seen.digest(item.member)
+                position = store.position_of(digest)
+                account.said.append(tuple(getattr(item, name) for name in SAID))
+                account.positions.append(position)
+                files.append(item.member.file)
+                if digest is not None and position >= 0:
+                    seen.note(item.path, item.member.file, digest)
+                    continue
+                by_path = backend.reads_files and item.member.is_loose
+                data = item.member.file if by_path else item.member.read()
+                yield Job(len(files) - 1, data, store.digest_of(item.path), params.pixels)
+
+        items = tqdm(READERS[reading.reader](Tree(raw), reading), desc=f"ingest {raw.name}", unit=" files")
+        for batch, results in map_in_order(backend, decode_batch, in_batches(jobs(items)), gave_up):
+            for job, decoded in zip(batch, results, strict=True):
+                path = account.said[job.entry][0]
+                account.positions[job.entry] = store.add(path, decoded)
+                seen.note(path, files[job.entry], decoded.sha256)
+    return account
 
 
-def _finished(item: Found | SetAside, future: Future | None) -> tuple[Found | SetAside, Decoded | ImageError | None]:
-    try:
-        return item, future.result() if future else None
-    except BrokenProcessPool:
-        raise CxrError(f"ingest: a worker process was killed near {item.path}; is memory short? Run again") from None
+def in_batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    batch: list[Job] = []
+    size = 0
+    for job in jobs:
+        batch.append(job)
+        size += len(job.file) if isinstance(job.file, bytes) else job.file.stat().st_size
+        if len(batch) == BATCH_FILES or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def prepare_worker() -> None:
@@ -103,43 +154,67 @@ def prepare_worker() -> None:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
-def decode(data: bytes, params: IngestParams) -> Decoded | ImageError:
-    """One file's radiograph, descriptors and SHA-256; the error is returned, for a worker's exception ends the pool."""
+def decode_batch(batch: list[Job]) -> list[Decoded]:
+    """Runs in a worker."""
+    return [decode(job) for job in batch]
+
+
+def decode(job: Job) -> Decoded:
+    data = job.read()
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 == job.known:
+        return Decoded(sha256)
     try:
-        radiograph = load_radiograph(data, params.pixels)
+        radiograph = load_radiograph(data, job.pixels)
     except ImageError as error:
-        return error
-    return radiograph, describe(radiograph), hashlib.sha256(data).hexdigest()
-
-
-def _record(source: str, found: Found, decoded: Decoded, shard: str, row: int) -> dict:
-    radiograph, descriptors, sha256 = decoded
-    return {
-        "image_id": f"{source}/{found.path}",
-        "source": source,
-        "patient_id": f"{source}/{found.patient_id}",
-        "view_position": found.view_position,
-        "age_years": found.age_years,
-        "sex": found.sex,
-        "laterality": found.laterality,
-        "findings": found.findings,
-        "published_split": found.published_split,
-        "licence": found.licence,
-        "boxes": found.boxes,
+        return Decoded(sha256, {"fault": str(error)})
+    content = judge(radiograph.thumb)
+    facts = {
         "width": radiograph.width,
         "height": radiograph.height,
         "bits": radiograph.bits,
-        "sha256": sha256,
         "phash": radiograph.phash,
-        "shard": shard,
-        "row": row,
-        "content_score": judge(radiograph.thumb).score,
-        **descriptors,
+        "content_score": content.score,
+        "content_reason": content.reason or None,
+        **describe(radiograph),
     }
+    return Decoded(sha256, facts, radiograph.image, radiograph.thumb)
+
+
+def gave_up(job: Job) -> Decoded:
+    """What is said of a file on which a worker process died twice."""
+    return Decoded(hashlib.sha256(job.read()).hexdigest(), {"fault": "decoding it ended the worker process twice"})
+
+
+def to_tables(
+    source: str, account: Account, facts: pd.DataFrame, min_content_score: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Records, and what was left out with its reasons; together they are the account."""
+    found = pd.DataFrame.from_records(account.said, columns=SAID)
+    of = facts.iloc[account.positions].reset_index(drop=True)
+    table = found.join(of.drop(columns="path"))
+    unreadable = table["fault"].notna()
+    refused = ~unreadable & (table["content_score"] < min_content_score)
+    table["reason"] = np.select([unreadable, refused], ["unreadable image", NOT_FRONTAL], "")
+    table["detail"] = table["fault"].fillna(table["content_reason"])
+    table["score"] = table["content_score"].round(4)
+
+    records = table[~unreadable & ~refused].copy()
+    records["image_id"] = f"{source}/" + records["path"]
+    records["patient_id"] = f"{source}/" + records["patient_id"]
+    records["source"] = source
+    set_aside = pd.DataFrame([(s.path, s.reason, s.detail) for s in account.set_aside], columns=REJECTED_COLUMNS[:3])
+    left_out = table.loc[unreadable | refused, REJECTED_COLUMNS]
+    rejected = pd.concat([set_aside, left_out], ignore_index=True)[REJECTED_COLUMNS]
+    rejected["row"] = rejected["row"].where(rejected["shard"].notna()).astype("Int32")
+    return records[list(RECORD_COLUMNS)].astype(RECORD_COLUMNS), rejected
 
 
 if __name__ == "__main__":
     with plain_errors():
-        name = sys.argv[1]  # dvc.yaml names the sources
         p = load_params()
-        ingest(name, p.sources[name], p.ingest, Path("data/raw") / name, Path("data/images") / name)
+        name = sys.argv[1]  # dvc.yaml names the sources
+        ingest(
+            name, p.sources[name], p.ingest, Path("data/raw") / name, Path("data/images") / name,
+            Path("data/seen") / f"{name}.parquet",
+        )  # fmt: skip

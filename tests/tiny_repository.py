@@ -49,6 +49,10 @@ class Repository:
     def table(self) -> pd.DataFrame:
         return read_table(self.manifest, MANIFEST_COLUMNS)
 
+    def ingest(self, source: str, params: Params) -> None:
+        raw, seen = self.root / "data/raw" / source, self.root / "data/seen" / f"{source}.parquet"
+        ingest(source, params.sources[source], params.ingest, raw, self.images / source, seen)
+
     def assemble(self, params: Params, **changes: object) -> None:
         settings = params.assemble.model_copy(update=changes)
         assemble(
@@ -74,7 +78,9 @@ def build_repository(root: Path, params: Params) -> Repository:
     for source in SOURCES:
         origin = root / "origin" / source
         WRITERS[source](origin)
-        acquire(source, str(origin), params.demo, params.seed, root / "data/raw" / source)
-        ingest(source, params.sources[source], params.ingest, root / "data/raw" / source, repository.images / source)
+        section = params.sources[source].model_copy(update={"origin": str(origin)})
+        checksums = root / "data/checksums" / f"{source}.sha256"
+        acquire(source, section, params.demo, params.seed, root / "data/raw" / source, checksums)
+        repository.ingest(source, params)
     repository.assemble(params)
     return repository
