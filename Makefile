@@ -18,7 +18,7 @@ repro: $(READY)
 	@python -c 'import json; [print(" ", r["sentence"]) for r in json.load(open("reports/gate.json"))["rules"]]'
 	@printf '%s\n' '' \
 	  'Metrics   reports/metrics.json, `dvc metrics show`, models/release/model_card.md' \
-	  'Data      reports/assembly.json, reports/data-docs/index.html' \
+	  'Data      reports/assembly.json, reports/data-docs/{records,manifest}/index.html' \
 	  'Figures   reports/explore/, reports/evaluation/, `dvc plots show`' \
 	  'Bento     models/chest-xray.bento' \
 	  'Serve it  make serve PORT=$(PORT), then open http://127.0.0.1:$(PORT)'

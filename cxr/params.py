@@ -1,10 +1,11 @@
 """The schema of params.yaml: one class per section, no defaults, unknown keys refused."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cxr.errors import ParamsError
 
@@ -14,6 +15,7 @@ DRAWN_READERS = ("kermany", "nih", "covid")  # the layouts that the demo draws
 Word = Literal["Normal", "Pneumonia", "Bacterial pneumonia", "Viral pneumonia", "COVID-19", "Other"]
 TaskName = Literal["covid", "pneumonia", "pneumonia-type"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -24,14 +26,22 @@ class RemoteFile(Section):
     """One file of an origin, where its address does not end in a usable name or its digest is published."""
 
     url: str = Field(min_length=1)
-    name: str | None = Field(None, pattern=r"^[^/\\]+$", description="file name under data/raw/<source>/")
+    name: str | None = Field(None, pattern=r"^[^./\\][^/\\]*$", description="file name in data/raw/<source>/files/")
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
 
 class SourceSection(Section):
-    origin: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)] | RemoteFile] = Field(
-        description="`demo`, a path, `kaggle:<owner>/<name>`, an address that fsspec opens, or a list of addresses"
-    )
+    origin: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)] | RemoteFile], Field(min_length=1)]
+    ) = Field(description="`demo`, a path, `kaggle:<owner>/<name>`, an address that fsspec opens, or a list of these")
+
+    @field_validator("origin")
+    @classmethod
+    def _demo_stands_alone(cls, origin: str | list) -> str | list:
+        if isinstance(origin, list) and "demo" in origin:
+            raise ValueError("`demo` cannot stand in a list")
+        return origin
 
     @property
     def files(self) -> list[RemoteFile]:
@@ -72,12 +82,23 @@ class FoldersSource(OwnSource):
     patient: str = Field(description="regular expression with a group `patient`, searched in the path of an image")
     view_position: Literal["PA", "AP"] | None
 
+    @field_validator("patient")
+    @classmethod
+    def _has_a_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error})") from None
+        if "patient" not in groups:
+            raise ValueError("no group (?P<patient>...): it is the part of the path that names the patient")
+        return pattern
+
 
 class TableSource(OwnSource):
     """A CSV beside the images, its columns named by `columns` (what the record holds -> column of the CSV)."""
 
     reader: Literal["table"]
-    table: str = Field(min_length=1, description="path of the CSV within the source")
+    table: str = Field(min_length=1, description="name of the CSV, or the end of its path")
     columns: dict[
         Literal["path", "patient_id", "findings", "view_position", "age_years", "sex", "published_split"], str
     ]
@@ -94,9 +115,9 @@ class DicomSource(OwnSource):
     """DICOM files with labels in a CSV; view, age, sex and laterality are read from the headers."""
 
     reader: Literal["dicom"]
-    table: str = Field(min_length=1, description="path of the CSV within the source")
+    table: str = Field(min_length=1, description="name of the CSV, or the end of its path")
     key: Literal["path", "SOPInstanceUID", "AccessionNumber", "PatientID"] = Field(
-        description="what `key_column` holds"
+        description="what `key_column` holds; a path is told from the CSV's folder on"
     )
     key_column: str
     findings_column: str
@@ -112,14 +133,17 @@ class DemoParams(Section):
 
 
 class PixelParams(Section):
-    """The image path from decoded pixels to the square that the model reads; the same in ingest and in the service."""
+    """The image path from decoded pixels to the square that the model reads; the same in ingest and in the service.
+
+    `cxr.canonical` says in which order and why; `python -m benchmarks.shortcuts` what each value takes away.
+    """
 
     size: int = Field(ge=32, le=1024, description="pixels a side of the square")
     square: Literal["letterbox", "stretch", "crop"]
     max_megapixels: float = Field(gt=0)
-    crop: Literal["none", "border", "collimation"]
+    crop: Literal["none", "border", "collimation"] = Field(description="what around the film is cut off")
     margin: float = Field(ge=0, le=0.25, description="fraction of the shorter side cut off every edge")
-    grey: Literal["none", "percentile", "equalise", "clahe"]
+    grey: Literal["none", "percentile", "equalise", "clahe"] = Field(description="how grey levels are made alike")
     reencode: int = Field(ge=0, le=100, description="JPEG quality of one re-encoding for all, 0 for none")
 
 
@@ -133,7 +157,7 @@ class IngestParams(Section):
 
 
 class DuplicateParams(Section):
-    bits: int = Field(ge=0, le=96, description="largest Hamming distance of 256 that makes a candidate")
+    bits: int = Field(ge=0, le=64, description="largest Hamming distance of 256 that makes a candidate")
     same: float = Field(gt=0, le=1, description="correlation from which a candidate is the same image")
     unsure: float = Field(gt=0, le=1, description="correlation from which it goes to the review list")
 
@@ -156,9 +180,17 @@ class AssembleParams(Section):
     pneumonia_findings: list[Literal["Pneumonia", "Infiltration", "Consolidation"]] = Field(
         min_length=1, description="NIH's text-mined words that a task reads as pneumonia"
     )
+    label_priority: list[SourceName] = Field(description="of one image in several sources, whose label stands")
     balance: BalanceParams
     duplicates: DuplicateParams
     unknown_findings: Literal["stop", "set-aside"]
+
+    @field_validator("pneumonia_findings")
+    @classmethod
+    def _hold_pneumonia(cls, findings: list[str]) -> list[str]:
+        if "Pneumonia" not in findings:
+            raise ValueError("Pneumonia itself must be among them")
+        return findings
 
     @model_validator(mode="after")
     def _leaves_a_train_split(self) -> "AssembleParams":
@@ -172,12 +204,20 @@ class AssembleParams(Section):
 
 
 class ValidateParams(Section):
+    mean_range: tuple[float, float]
+    min_std: float = Field(ge=0)
+    max_unreadable_share: Share = Field(description="of a source's files")
+    max_rejected_share: Share = Field(description="of a source's files, unreadable ones included")
+    max_odd_share: Share = Field(description="of a source's images outside mean_range or below min_std")
+    max_images_per_patient: int = Field(ge=1)
+    min_side: int = Field(ge=1, description="pixels of the published file")
+    min_content_score: Share
+    age_years: tuple[float, float]
     min_train_per_class: int = Field(ge=1)
     min_val_per_class: int = Field(ge=1)
     min_test_per_class: int = Field(ge=1)
-    mean_range: tuple[float, float]
-    min_std: float = Field(ge=0)
     min_sources_per_class: int = Field(ge=1)
+    max_unseen_share: Share = Field(description="of a window's images outside the reference's range of a descriptor")
 
 
 class AugmentParams(Section):
@@ -255,7 +295,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _names_known_sources(self) -> "Params":
-        unknown = {*self.assemble.official_test, *filter(None, [self.assemble.test_source])} - set(self.sources)
+        named = {*self.assemble.official_test, *self.assemble.label_priority, self.assemble.test_source} - {None}
+        unknown = named - set(self.sources)
         if unknown:
             raise ValueError(f"assemble names {', '.join(sorted(unknown))}, which sources does not hold")
         return self
