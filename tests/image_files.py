@@ -1,15 +1,15 @@
 """The bytes of small radiograph-like files, drawn for tests."""
 
-import subprocess
-import sys
 from io import BytesIO
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pydicom
+from pydicom import uid
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.pixels import get_encoder
 
 
 def draw(height: int = 150, width: int = 200, seed: int = 0) -> np.ndarray:
@@ -28,37 +28,74 @@ def jpeg(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", pixels)[1].tobytes()
 
 
-def dicom(pixels: np.ndarray, patient_name: str = "TEST^PATIENT") -> bytes:
-    """uint8 or uint16 (height, width) as an uncompressed MONOCHROME2 file."""
+def dicom(
+    pixels: np.ndarray,
+    patient_name: str = "TEST^PATIENT",
+    syntax: str = uid.ExplicitVRLittleEndian,
+    frame: bytes | None = None,
+    **elements: Any,
+) -> bytes:
+    """uint8, uint16 or int16 (height, width) as a file of the transfer syntax `syntax`, MONOCHROME2.
+
+    `frame` stands in for the compressed pixels; `elements` are added to the header or take the place of its own.
+    """
     bits = pixels.dtype.itemsize * 8
     dataset = pydicom.Dataset()
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid(entropy_srcs=["test"])
-    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.file_meta.TransferSyntaxUID = uid.UID(syntax)
+    dataset.file_meta.MediaStorageSOPClassUID = uid.SecondaryCaptureImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid.generate_uid(entropy_srcs=["test"])
+    dataset.SOPClassUID = uid.SecondaryCaptureImageStorage
     dataset.PatientName = patient_name
     dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
+    dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, int(pixels.dtype.kind == "i")
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsAllocated = dataset.BitsStored = bits
-    dataset.HighBit = bits - 1
-    dataset.PixelData = pixels.tobytes()
+    for name, value in elements.items():
+        setattr(dataset, name, value)
+    if "HighBit" not in elements:
+        dataset.HighBit = dataset.BitsStored - 1
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        dataset.PixelData = encapsulate([frame or compress(pixels, syntax, dataset.BitsStored)])
+        dataset["PixelData"].VR = "OB"
+    else:
+        order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+        dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+        dataset["PixelData"].VR = "OW" if bits == 16 else "OB"
     stream = BytesIO()
     pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
     return stream.getvalue()
 
 
-def lossless_jpeg_dicom(pixels: np.ndarray, folder: Path) -> bytes:
-    """`dicom(pixels)` in the JPEG Lossless transfer syntax, which GDCM alone reads."""
-    plain, compressed = folder / "plain.dcm", folder / "lossless.dcm"
-    plain.write_bytes(dicom(pixels))
-    subprocess.run([Path(sys.executable).with_name("gdcmconv"), "--jpeg", plain, compressed], check=True)
-    return compressed.read_bytes()
+def compress(pixels: np.ndarray, syntax: str, bits: int) -> bytes:
+    """One frame of the transfer syntax; lossy ones keep close to `pixels`."""
+    import imagecodecs  # plain files are written without it
+
+    if syntax == uid.RLELossless:
+        described = {
+            "rows": pixels.shape[0], "columns": pixels.shape[1], "samples_per_pixel": 1, "number_of_frames": 1,
+            "photometric_interpretation": "MONOCHROME2", "pixel_representation": int(pixels.dtype.kind == "i"),
+            "bits_allocated": pixels.dtype.itemsize * 8, "bits_stored": bits,
+        }  # fmt: skip
+        return get_encoder(uid.RLELossless).encode(pixels, **described)
+    content = pixels.view(f"u{pixels.dtype.itemsize}")
+    if syntax == uid.JPEGBaseline8Bit:
+        return cv2.imencode(".jpg", content, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    if syntax == uid.JPEGExtended12Bit:
+        return imagecodecs.jpeg8_encode(content, level=95, bitspersample=bits)
+    if syntax in (uid.JPEGLossless, uid.JPEGLosslessSV1):
+        return imagecodecs.jpeg8_encode(content, lossless=True, bitspersample=bits)
+    if syntax == uid.JPEGLSLossless:
+        return imagecodecs.jpegls_encode(content)
+    if syntax == uid.JPEGLSNearLossless:
+        return imagecodecs.jpegls_encode(content, level=1)
+    if syntax in (uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL):
+        return imagecodecs.htj2k_encode(content)
+    return imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", level=0, reversible=True)
 
 
-def aborting_dicom(folder: Path) -> bytes:
-    """A damaged file on which GDCM ends its process: the JPEG lacks the marker of its Huffman table."""
-    data = bytearray(lossless_jpeg_dicom(draw(60, 80), folder))
+def damaged_dicom() -> bytes:
+    """JPEG Lossless without the marker of its Huffman table: no decoder can read it, and some end their process."""
+    data = bytearray(dicom(draw(60, 80), syntax=uid.JPEGLosslessSV1))
     data[data.rfind(b"\xff\xc4")] = 0
     return bytes(data)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cxr.archives import Tree
-from cxr.sources import covid, kermany, nih
+from cxr.sources import covid, covid19_pneumonia_normal, dicom, folders, kermany, nih, rsna, table
 from cxr.sources.reading import Found, SetAside
 
 # reader -> its function of the source's files and of its own class of SourceParams
@@ -12,6 +12,11 @@ READERS: dict[str, Callable[[Tree, Any], Iterator[Found | SetAside]]] = {
     "kermany": kermany.read,
     "nih": nih.read,
     "covid": covid.read,
+    "rsna": rsna.read,
+    "covid19-pneumonia-normal": covid19_pneumonia_normal.read,
+    "folders": folders.read,
+    "table": table.read,
+    "dicom": dicom.read,
 }
 
 __all__ = ["READERS", "Found", "SetAside"]

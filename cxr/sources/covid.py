@@ -4,17 +4,20 @@ A few hundred images cut from publications and web pages; findings as the public
 (some non-commercial, many unstated).
 Only frontal X-rays are kept: CT slices, laterals and unstated views are set aside.
 Known faults: several images a patient, rows without an image, `todo` findings, metadata that is not UTF-8 (Figure1).
+A collection is known by its columns, not by its folder, so that a clone, a GitHub archive and a link give the same
+patients.
 Cite: Cohen JP et al., arXiv:2006.11988; Wang L, Wong A, Sci Rep 10 (2020) 19549.
 """
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cxr.archives import Tree
 from cxr.errors import SourceError
 from cxr.params import PublishedSource
-from cxr.sources.reading import Found, SetAside, age, is_image, not_an_image, read_csv, sex
+from cxr.sources.reading import Found, Row, SetAside, age, by_key, is_image, not_an_image, read_csv, sex
 
 COLUMNS = ("patientid", "finding", "view", "modality")  # age, sex and license are optional: not all three state them
 VIEWS = {
@@ -28,8 +31,35 @@ VIEWS = {
 }
 
 
+@dataclass(frozen=True)
+class Collection:
+    """One of the three: its name on GitHub, and its rows by the key of an image's file name."""
+
+    name: str
+    rows: dict[str, Row]
+
+
 def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
-    collections = _read_tables(tree)
+    collections: dict[str, Collection] = {}  # by the folder of the images
+    for member in tree.walk():
+        path = PurePosixPath(member.path)
+        if path.name == "metadata.csv":
+            rows = read_csv(member, COLUMNS)
+            folder = str(path.parent / "images")
+            kept, left_out = by_key(
+                rows,
+                lambda row: _key(_file_name(row)),
+                said=(*COLUMNS, "age", "sex"),
+                shown=lambda name, folder=folder: f"{folder}/{name}",
+            )
+            collections[folder] = Collection(_collection(rows), kept)
+            yield from left_out
+    if not collections:
+        raise SourceError(f"{tree.root}: no metadata.csv; expected one beside each images folder, as on GitHub")
+    yield from _read_images(tree, collections)
+
+
+def _read_images(tree: Tree, collections: dict[str, Collection]) -> Iterator[Found | SetAside]:
     seen = set()
     for member in tree.walk():
         path = PurePosixPath(member.path)
@@ -37,8 +67,9 @@ def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
             if path.name != "metadata.csv":
                 yield not_an_image(member.path)
             continue
-        row = collections.get(str(path.parent), {}).get(_key(path.name))
-        if row is None:
+        collection = collections.get(str(path.parent))
+        row = collection and collection.rows.get(_key(path.name))
+        if collection is None or row is None:
             yield SetAside(member.path, "image without a row")
             continue
         seen.add((str(path.parent), _key(path.name)))
@@ -46,33 +77,27 @@ def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
         yield fault or Found(
             path=member.path,
             member=member,
-            patient_id=f"{path.parent.parent.name}/{_patient(row['patientid'])}",
+            patient_id=f"{collection.name}/{_patient(row['patientid'])}",
             findings=row["finding"],
             view_position=VIEWS[row["view"]],
             age_years=age(row.get("age", "")),
             sex=sex(row.get("sex", "")),
             licence=row.get("license") or None,
         )
-    for folder, rows in collections.items():
-        for name in rows:
+    for folder, collection in collections.items():
+        for name in collection.rows:
             if (folder, name) not in seen:
                 yield SetAside(f"{folder}/{name}", "row without an image")
 
 
-def _read_tables(tree: Tree) -> dict[str, dict[str, dict[str, str]]]:
-    """Image folder -> key of the file name -> row, for every metadata.csv beside an `images` folder."""
-    collections = {}
-    for member in tree.walk():
-        path = PurePosixPath(member.path)
-        if path.name == "metadata.csv":
-            rows = {_key(_file_name(row)): row for row in read_csv(member, COLUMNS)}
-            collections[str(path.parent / "images")] = rows
-    if not collections:
-        raise SourceError(f"{tree.root}: no metadata.csv; expected one beside each images folder, as on GitHub")
-    return collections
+def _collection(rows: list[Row]) -> str:
+    columns = rows[0] if rows else {}
+    if "filename" in columns:
+        return "covid-chestxray-dataset"
+    return "Actualmed-COVID-chestxray-dataset" if "imagename" in columns else "Figure1-COVID-chestxray-dataset"
 
 
-def _file_name(row: dict[str, str]) -> str:
+def _file_name(row: Row) -> str:
     """covid-chestxray-dataset names the file, Actualmed the image, Figure1 only the patient."""
     return row.get("filename") or row.get("imagename") or row["patientid"]
 
@@ -87,7 +112,7 @@ def _patient(patient_id: str) -> str:
     return re.sub(r"^(COVID-\d+)[a-z]$", r"\1", patient_id)
 
 
-def _not_frontal(row: dict[str, str], path: str) -> SetAside | None:
+def _not_frontal(row: Row, path: str) -> SetAside | None:
     view, modality = row["view"], row["modality"]
     if modality != "X-ray":
         return SetAside(path, "not an X-ray", f"modality {modality!r}, view {view!r}")

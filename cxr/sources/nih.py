@@ -8,19 +8,21 @@ Cite: Wang X et al., CVPR 2017, 3462-3471.
 
 from collections.abc import Iterator
 from itertools import chain
+from operator import itemgetter
 from pathlib import PurePosixPath
 
 from cxr.archives import Member, Tree
 from cxr.errors import SourceError
 from cxr.params import PublishedSource
-from cxr.sources.reading import Found, SetAside, age, is_image, not_an_image, read_csv, sex
+from cxr.sources.reading import Found, Row, SetAside, age, by_key, is_image, not_an_image, read_csv, read_text, sex
 
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
 VIEWS = ("PA", "AP")
 
 
 def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
-    rows, published = _read_tables(tree)
+    rows, left_out, published = _read_tables(tree)
+    yield from left_out
     seen = set()
     for member in tree.walk():
         name = PurePosixPath(member.path).name
@@ -59,20 +61,20 @@ def _is_table(name: str) -> bool:
     return name.startswith("Data_Entry_2017") or name in ("train_val_list.txt", "test_list.txt")
 
 
-def _read_tables(tree: Tree) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """Rows by image name, and the published split by image name."""
-    rows, published = None, {}
+def _read_tables(tree: Tree) -> tuple[dict[str, Row], list[SetAside], dict[str, str]]:
+    """Rows by image name, the rows that cannot be used, and the published split by image name."""
+    rows, left_out, published = None, [], {}
     # tables are published beside the archives; only where they are not, archives are searched
     for member in chain(_loose_files(tree), () if _has_entries(tree) else tree.walk()):
         name = PurePosixPath(member.path).name
         if name.startswith("Data_Entry_2017") and name.endswith(".csv") and rows is None:
-            rows = {row["Image Index"]: row for row in read_csv(member, COLUMNS)}
+            rows, left_out = by_key(read_csv(member, COLUMNS), itemgetter("Image Index"), COLUMNS)
         elif name in ("train_val_list.txt", "test_list.txt"):
             split = "test" if name == "test_list.txt" else "train"
-            published |= dict.fromkeys(member.read().decode().split(), split)
+            published |= dict.fromkeys(read_text(member).split(), split)
     if rows is None:
         raise SourceError(f"{tree.root}: no Data_Entry_2017*.csv; it is published beside the image archives")
-    return rows, published
+    return rows, left_out, published
 
 
 def _has_entries(tree: Tree) -> bool:

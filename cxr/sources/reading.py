@@ -1,15 +1,28 @@
 """What readers have in common: the values they yield, and tables read without guessing."""
 
+import codecs
 import csv
 import io
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import PurePosixPath
+from sys import intern
+from typing import Any, BinaryIO
+
+from pydicom import Dataset
 
 from cxr.archives import Member
-from cxr.errors import SourceError
+from cxr.dicom import is_dicom, read_tags
+from cxr.errors import ImageError, SourceError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+SEPARATORS = (",", ";", "\t")  # of a table; Excel writes ; where , stands in numbers
+UNITS_A_YEAR = {"M": 12, "W": 52.1775, "D": 365.2425}
+FRONTAL = ("PA", "AP")
+OTHER_VIEWS = ("LL", "RL", "LLD", "RLD", "LLO", "RLO", "RAO", "LAO", "RPO", "LPO", "L", "LATERAL")  # words, not names
 
 
 @dataclass(frozen=True)
@@ -43,37 +56,176 @@ def is_image(path: str) -> bool:
     return pure.suffix.lower() in IMAGE_SUFFIXES and not pure.name.startswith("._") and "__MACOSX" not in pure.parts
 
 
+def ends_with(path: str, ending: str) -> bool:
+    """Whether `path` is `ending`, or ends in it after a folder: where an origin lands below the source may differ."""
+    return path == ending or path.endswith(f"/{ending}")
+
+
 def not_an_image(path: str) -> SetAside:
     return SetAside(path, "not an image file")
 
 
-def read_csv(member: Member, needed: Iterable[str]) -> list[dict[str, str]]:
-    """Rows of a CSV in UTF-8 (with or without BOM) or Windows-1252, cells stripped.
+class Row(dict[str, str]):
+    """One row of a table: column -> cell, stripped. `fault` says why its cells are left empty."""
 
-    Raises SourceError where a needed column is missing.
-    """
-    data = member.read()
+    __slots__ = ("fault", "number", "table")
+
+    def __init__(self, columns: list[str], cells: list[str], table: str, number: int, fault: str = "") -> None:
+        super().__init__(zip(columns, [""] * len(columns) if fault else cells))  # noqa: B905  # cells may be more
+        self.table = table
+        self.number = number
+        self.fault = fault
+
+    @property
+    def where(self) -> str:
+        return f"{self.table} row {self.number}"
+
+
+def read_text(member: Member) -> str:
+    """A text in UTF-8, in UTF-16 with a byte order mark, or in Windows-1252. Raises SourceError for what is no text."""
+    return _open_text(member).read()
+
+
+def _open_text(member: Member) -> io.TextIOWrapper:
     try:
-        text = data.decode("utf-8-sig")
+        data = member.read()
+    except ImageError as error:
+        raise SourceError(f"{member.path}: this text cannot be read: {error}") from None
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
     except UnicodeDecodeError:
-        text = data.decode("cp1252", errors="replace")
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = reader.fieldnames or []
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise SourceError(f"{member.path}: no column {', '.join(missing)}; found {', '.join(columns) or 'nothing'}")
-    return [{key: (value or "").strip() for key, value in row.items() if isinstance(key, str)} for row in reader]
+        encoding = "cp1252" if encoding == "utf-8-sig" else encoding
+        text = data.decode(encoding, errors="replace")
+    if "\0" in text:
+        raise SourceError(
+            f"{member.path}: NUL characters in a text; is it damaged, or UTF-16 without a byte order mark?"
+        )
+    # decoded twice, since io.StringIO takes four bytes a character
+    return io.TextIOWrapper(io.BytesIO(data), encoding, errors="replace", newline="")
+
+
+def read_csv(member: Member, needed: Iterable[str]) -> list[Row]:
+    """Every row of a CSV, separated by whichever of , ; and tab gives the `needed` columns; see `by_key`.
+
+    Rows are numbered as in a spreadsheet: the header is row 1. Raises SourceError where a needed column is missing, two
+    columns have one name, or an open quote hides which rows there are.
+    """
+    columns, reader = _read_header_row(member.path, _open_text(member), list(needed))
+    # NIH's boxes have cells for the named columns alone
+    named = max((place for place, name in enumerate(columns, 1) if name), default=0)
+    rows = []
+    for number in count(2):
+        line, fault = reader.line_num, ""
+        try:
+            cells = [intern(cell.strip()) for cell in next(reader)]  # most cells of a column are few words
+        except StopIteration:
+            break
+        except csv.Error as error:
+            if reader.line_num > line + 1 or "unexpected end" in str(error):
+                raise SourceError(
+                    f"{member.path} row {number}: a quote is opened and not closed ({error}); mend the table"
+                ) from None
+            cells, fault = [], str(error)
+        if not fault and not any(cells):  # an empty line
+            continue
+        if not fault and (len(cells) < named or any(cells[len(columns) :])):
+            fault = f"{len(cells)} cells under {len(columns)} columns"
+        rows.append(Row(columns, cells, member.path, number, fault))
+    return rows
+
+
+def _read_header_row(path: str, lines: io.TextIOWrapper, needed: list[str]) -> tuple[list[str], Any]:
+    """The columns, and a reader of the rows below them."""
+    found: list[str] = []
+    for separator in SEPARATORS:
+        lines.seek(0)
+        reader = csv.reader(lines, delimiter=separator, strict=True)
+        try:
+            columns = [name.strip() for name in next(reader, [])]
+        except csv.Error as error:
+            raise SourceError(f"{path}: the header cannot be read ({error}); is this a table?") from None
+        twice = sorted(name for name, times in Counter(columns).items() if name and times > 1)
+        if set(needed) <= set(columns):
+            if twice:
+                raise SourceError(f"{path}: two columns are named {', '.join(twice)}; rename one")
+            return columns, reader
+        found = max(found, columns, key=len)
+    missing = [name for name in needed if name not in found]
+    shown = ", ".join(filter(None, found))[:500].encode("unicode_escape").decode()
+    raise SourceError(f"{path}: no column {', '.join(missing)}; found {shown or 'nothing'}")
+
+
+def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> tuple[dict[str, list[Row]], list[SetAside]]:
+    """Rows by their key, and the rows that cannot be read or have none."""
+    groups: dict[str, list[Row]] = {}
+    left_out = []
+    for row in rows:
+        if row.fault:
+            left_out.append(SetAside(row.where, "unreadable row", row.fault))
+        elif not key(row):
+            left_out.append(SetAside(row.where, "row without a name"))
+        else:
+            groups.setdefault(key(row), []).append(row)
+    return groups, left_out
+
+
+def by_key(
+    rows: Iterable[Row], key: Callable[[Row], str], said: Iterable[str], shown: Callable[[str], str] = str
+) -> tuple[dict[str, Row], list[SetAside]]:
+    """One row for each key, and the rows that cannot be used, a key's second and further ones among them.
+
+    Rows of one key that differ in the columns `said` are all set aside: which of them is right cannot be told.
+    `shown`: how a key may be named in reports.
+    """
+    groups, left_out = grouped(rows, key)
+    kept = {}
+    for name, same in groups.items():
+        if len({tuple(row.get(column) for column in said) for row in same}) > 1:
+            left_out += [SetAside(shown(name), "rows contradict each other", row.where) for row in same]
+        else:
+            kept[name] = same[0]
+            left_out += [SetAside(shown(name), "row repeated", row.where) for row in same[1:]]
+    return kept, left_out
+
+
+def with_header(member: Member, tags: list[str]) -> tuple[Member, Dataset | None]:
+    """The member to read the bytes from, and the named elements of its DICOM header, None where it is no DICOM.
+
+    Of a file of its own only the header is read. An archive gives its bytes once, so the member keeps them.
+    Raises ImageError for a broken header.
+    """
+    if member.is_loose:
+        with open(member.file, "rb") as file:
+            return member, _read_header(file, tags)
+    data = member.read()
+    return replace(member, read=lambda: data), _read_header(io.BytesIO(data), tags)
+
+
+def _read_header(file: BinaryIO, tags: list[str]) -> Dataset | None:
+    start = file.read(132)
+    file.seek(0)
+    return read_tags(file, tags) if is_dicom(start) else None
 
 
 def age(text: str) -> float | None:
-    """Years from a cell such as `57`, `057Y` or `50+`; None where it is no age of a person."""
-    digits = text.rstrip("Yy+ ")
-    try:
-        years = float(digits)
-    except ValueError:
+    """Years from a cell such as `57`, `057Y`, `018M`, `003W`, `010D` or `50+`; None where it is no age of a person."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([YMWD+]?)", text.strip(), re.IGNORECASE)
+    if match is None:
         return None
+    years = float(match[1]) / UNITS_A_YEAR.get(match[2].upper(), 1)
     return years if 0 <= years <= 120 else None
 
 
 def sex(text: str) -> str | None:
-    return text.upper() if text.upper() in ("M", "F", "O") else None
+    """M, F or O as in DICOM, from these letters or the English words."""
+    return {"MALE": "M", "FEMALE": "F", "OTHER": "O", "M": "M", "F": "F", "O": "O"}.get(text.strip().upper())
+
+
+def frontal_fault(path: str, view: str) -> SetAside | None:
+    """What is wrong with a stated view, None for PA and AP. Only known words are quoted."""
+    if view in FRONTAL:
+        return None
+    if not view:
+        return SetAside(path, "view position not stated")
+    return SetAside(path, "not a frontal view", f"view {view}" if view in OTHER_VIEWS else "")
