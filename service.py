@@ -14,7 +14,6 @@ import logging
 import os
 import time
 import uuid
-import warnings
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -40,6 +39,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cxr.canonical import keeps_whole
+from cxr.dicom import silence
 from cxr.errors import ImageError, plain_errors
 from cxr.images import Radiograph, describe, load_radiograph
 from cxr.inference import Prediction, Release
@@ -93,6 +94,7 @@ class Answer(BaseModel):
     probabilities: dict[str, float] = Field(description="per class; they add up to 1")
     operating_points: dict[str, float] = Field(description="per class: the threshold chosen on the val split")
     square: str | None = Field(None, description="how the image was fitted into the model's square")
+    whole: bool | None = Field(None, description="whether that square shows all of the file, and nothing was cut off")
     image: str | None = Field(None, description="data URI: the square that the model read, grey PNG")
     heatmap: str | None = Field(None, description="data URI: evidence for `predicted`, RGBA PNG to lay over `image`")
 
@@ -343,8 +345,7 @@ class ChestXray:
 
     def __init__(self) -> None:
         # pydicom's warnings quote what the file says, which may name a patient; they must not reach the server's log
-        warnings.filterwarnings("ignore", module="pydicom")
-        logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+        silence()
         self.release = Release.load(release_folder())
         self.threads = anyio.CapacityLimiter(THREADS)
         self.log: Engine | None = None
@@ -423,6 +424,7 @@ class ChestXray:
         if heatmap:
             evidence = prediction.heatmap[0, ..., facts.classes.index(answer.predicted)]
             answer.square = facts.pixels.square
+            answer.whole = keeps_whole(facts.pixels)
             answer.image = data_uri(radiograph.image)
             answer.heatmap = data_uri(overlay(evidence, facts.pixels.size))
         self._record(answer, radiograph, prediction)

@@ -3,6 +3,7 @@
 Mitchell M et al., Model Cards for Model Reporting, FAT* 2019.
 """
 
+from cxr.canonical import in_words
 from cxr.inference import ReleaseFacts
 
 LIMITS = (
@@ -14,7 +15,9 @@ LIMITS = (
 )
 
 
-def card(facts: ReleaseFacts, training: dict, assembly: dict, validation: dict, metrics: dict, gate: dict) -> dict:
+def card(
+    facts: ReleaseFacts, training: dict, assembly: dict, validations: list[dict], metrics: dict, gate: dict
+) -> dict:
     """The card as plain values, from the facts of the release and the reports of the stages before it."""
     size = facts.pixels.size
     return {
@@ -22,12 +25,12 @@ def card(facts: ReleaseFacts, training: dict, assembly: dict, validation: dict, 
         "version": facts.version,
         "task": facts.task,
         "classes": facts.classes,
-        "input": f"one uint8 image (n, {size}, {size}, 1), {facts.pixels.square}, bone bright",
+        "input": f"one uint8 image (n, {size}, {size}, 1), bone bright: {in_words(facts.pixels)}",
         "outputs": ["probabilities", "embedding", "heatmap"],
         "operating_points": facts.operating_points,
         "training": training,
         "data": {source: part["used"] for source, part in assembly["sources"].items()},
-        "data_warnings": [e["sentence"] for e in validation["expectations"] if not e["success"]],
+        "data_warnings": [e["sentence"] for v in validations for e in v["expectations"] if not e["success"]],
         "metrics": metrics["slices"],
         "gate": [rule["sentence"] for rule in gate["rules"]],
         "limits": list(LIMITS),

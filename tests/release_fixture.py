@@ -14,8 +14,14 @@ from cxr.params import load_params
 CLASSES = ["Normal", "Pneumonia", "COVID-19"]
 
 
-def build_release(folder: Path, size: int = 64, seed: int = 0) -> Path:
-    """Write `model.xml`, `model.bin` and `release.json` into `folder`, as `package` does, and return it."""
+WHOLE = {"square": "letterbox", "crop": "none", "margin": 0.0, "grey": "none", "reencode": 0}
+
+
+def build_release(folder: Path, size: int = 64, seed: int = 0, **pixels: object) -> Path:
+    """Write `model.xml`, `model.bin` and `release.json` into `folder`, as `package` does, and return it.
+
+    The model reads the whole file but for what `pixels` says.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ov.save_model(_model(size, np.random.default_rng(seed)), folder / "model.xml", compress_to_fp16=False)
     probabilities = OpenVinoModel(folder / "model.xml")(self_test_image(size)[np.newaxis]).probabilities[0]
@@ -23,7 +29,7 @@ def build_release(folder: Path, size: int = 64, seed: int = 0) -> Path:
         version="",
         task="covid",
         classes=CLASSES,
-        pixels=load_params().ingest.pixels.model_copy(update={"size": size, "max_megapixels": 4}),
+        pixels=load_params().ingest.pixels.model_copy(update={"size": size, "max_megapixels": 4.0} | WHOLE | pixels),
         operating_points={"Normal": 0.5, "Pneumonia": 0.35, "COVID-19": 0.25},
         self_test=[float(p) for p in probabilities],
     )

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.canonical import content_box, to_square
 from cxr.errors import ImageError
 from cxr.images import describe, load_radiograph, perceptual_hash, to_thumb
 from cxr.manifest import DESCRIPTORS
@@ -24,14 +23,6 @@ def pillow_bytes(image: Image.Image, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind)
     return buffer.getvalue()
-
-
-def test_letterbox_keeps_the_aspect_ratio_and_pads_with_black():
-    square = to_square(np.full((50, 100), 200, np.uint8), 64, "letterbox")
-    left, top, right, bottom = content_box(100, 50, 64)
-    assert (left, top, right, bottom) == (0, 16, 64, 48)
-    assert (square[top:bottom] == 200).all()
-    assert square[:top].max() == square[bottom:].max() == 0
 
 
 def test_a_square_of_the_right_size_passes_unchanged():

@@ -13,7 +13,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from cxr.inference import Release
 from tests.image_files import dicom, draw, jpeg, png
-from tests.live_service import LiveService
+from tests.live_service import LiveService, serve
+from tests.release_fixture import build_release
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = (
@@ -126,6 +127,21 @@ def test_a_dicom_is_shown_as_the_model_read_it(page: Page, images: Path, tiny_re
     size = Release.load(tiny_release).facts.pixels.size
     page.wait(lambda: picture.get_property("naturalWidth") == size)
     assert page.find("seen").is_selected()
+
+
+def test_of_a_file_that_was_cropped_the_square_that_the_model_read_is_shown(
+    browser: webdriver.Chrome, images: Path, tmp_path: Path
+) -> None:
+    release = build_release(tmp_path / "release", crop="border", margin=0.1)
+    with serve(tmp_path, CXR_RELEASE=str(release)) as service:
+        page = Page(browser, service.url)
+        page.choose(images / "chest.jpg")
+        picture = page.find("picture")
+        assert picture.get_attribute("src").startswith("data:image/png")
+        page.wait(lambda: picture.get_property("naturalWidth") == Release.load(release).facts.pixels.size)
+        assert page.find("seen").is_selected()
+        assert not page.find("seen").is_enabled()
+        assert page.find("heatmap").rect == picture.rect
 
 
 def test_an_error_is_the_services_sentence_in_an_alert(page: Page, images: Path) -> None:

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const percent = (fraction) => `${(100 * fraction).toFixed(1)} %`;
 
 let maxBytes = Infinity;
-let current = null; // {original, image, square}: what can be shown of the image that was answered
+let current = null; // {original, image, square, whole}: what can be shown of the image that was answered
 let pending = null; // AbortController of the request under way
 
 function showError(sentence) {
@@ -38,12 +38,16 @@ async function drawable(file) {
   }
 }
 
-/** Show the file itself, or the square that the model read. Both lie alike under the heatmap: see style.css. */
+/**
+ * Show the file itself, or the square that the model read. Both lie alike under the heatmap: see style.css. Where the
+ * model read a part of the file, only the square does.
+ */
 function showPicture() {
-  const seen = $("seen").checked || !current.original;
+  const fits = current.original && current.whole;
+  const seen = $("seen").checked || !fits;
   $("picture").src = seen ? current.image : current.original;
   $("picture").classList.toggle("stretched", !seen && current.square === "stretch");
-  $("seen").disabled = !current.original;
+  $("seen").disabled = !fits;
   $("seen").checked = seen;
 }
 
@@ -79,7 +83,7 @@ function row(name, probability, operatingPoint, predicted) {
 }
 
 function showAnswer(answer, original) {
-  current = { original, image: answer.image, square: answer.square };
+  current = { original, image: answer.image, square: answer.square, whole: answer.whole };
   $("seen").checked = false;
   showPicture();
   $("heatmap").src = answer.heatmap;
