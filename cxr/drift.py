@@ -37,12 +37,13 @@ def drift_table(descriptors: pd.DataFrame, probabilities: np.ndarray, classes: S
 def log_table(rows: Sequence[Mapping], classes: Sequence[str], version: str) -> pd.DataFrame:
     """The compared columns of prediction-log rows (see `cxr.prediction_log.read_since`), float32.
 
-    Scores of another model version are NaN: the reference's scores are those of `version`.
+    Scores of another model version are NaN, since the reference's scores are those of `version`; so is one not given.
     """
     descriptors = pd.DataFrame([row["descriptors"] for row in rows], columns=list(DESCRIPTORS), dtype=np.float64)
-    unknown = dict.fromkeys(classes, np.nan)
-    scores = [row["probabilities"] if row["model_version"] == version else unknown for row in rows]
-    return drift_table(descriptors, np.array([[score[name] for name in classes] for score in scores]), classes)
+    scores = [row["probabilities"] if row["model_version"] == version else {} for row in rows]
+    return drift_table(
+        descriptors, np.array([[score.get(name, np.nan) for name in classes] for score in scores]), classes
+    )
 
 
 def comparable_columns(current: pd.DataFrame, min_images: int) -> list[str]:

@@ -1,4 +1,6 @@
-"""Compare the prediction log's last hours with the release's test split: an Evidently page, and a verdict in one line.
+"""Hold the prediction log's last hours against the release's test split: an Evidently page, and a verdict in one line.
+
+Great Expectations judge the images and answers one by one (`stages.validate.incoming`), Evidently their distribution.
 
 `python -m flows.monitor` does it once, without a Prefect server.
 """
@@ -6,6 +8,7 @@
 import json
 import os
 from contextlib import chdir
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
@@ -21,9 +24,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cxr.drift import ColumnDrift, DriftVerdict, comparable_columns, drift_columns, judge, log_table
 from cxr.errors import CxrError, plain_errors
-from cxr.params import MonitorParams, load_params
+from cxr.params import MonitorParams, ValidateParams, load_params
 from cxr.prediction_log import open_log, read_since
 from flows import repository
+from stages.validate.incoming import judge_incoming
+from stages.validate.suites import Result, failures
 
 if TYPE_CHECKING:
     from evidently.core.report import Snapshot
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 REFERENCE = Path("models/release/reference.parquet")
 RELEASE = Path("models/release/release.json")
 REPORTS = Path("reports/drift")
+NAMED_FAULTS = 2  # that the one line spells out
 KEPT_PAGES = 168  # a page holds 3.7 MB of script; a week of hourly ones is 0.6 GB. Verdicts are kept for ever.
 
 HEADINGS = ["column", "images", "p (Kolmogorov-Smirnov)", "shift of the mean, in reference sd", "verdict"]
@@ -44,31 +50,67 @@ STYLE = """<style>
 </style>"""
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What one window gave: the verdict on drift, every expectation on what came in, and the folder written."""
+
+    drift: DriftVerdict
+    incoming: list[Result]
+    folder: Path
+
+    @property
+    def unmet(self) -> list[Result]:
+        """The expectations that are not met, critical ones first."""
+        return sorted((result for result in self.incoming if not result.success), key=lambda r: not r.critical)
+
+    @property
+    def state(self) -> str:
+        """In one word; a fault comes first, since drift is no use to know of what was measured wrongly."""
+        if failures(self.incoming):
+            return "Fault"
+        return "Drift" if self.drift.drift else "NoDrift" if self.drift.enough else "NoVerdict"
+
+    def sentence(self) -> str:
+        """In one line."""
+        faults = failures(self.incoming)
+        if not faults:
+            return self.drift.sentence()
+        more = f"; and {len(faults) - NAMED_FAULTS} more" if len(faults) > NAMED_FAULTS else ""
+        return f"fault: {'; '.join(faults[:NAMED_FAULTS])}{more}; {self.drift.sentence()}"
+
+    def to_dict(self) -> dict:
+        """For JSON: the verdict on drift, and the expectations that are not met."""
+        unmet = [result.to_dict() for result in self.unmet]
+        return self.drift.to_dict() | {"sentence": self.sentence(), "state": self.state, "unmet_expectations": unmet}
+
+
 @flow(name="monitor", log_prints=True)
 def monitor() -> State:
-    """Publish the verdict as the run's state and as an artifact; drift does not fail the run."""
+    """Publish the verdict as the run's state and as an artifact; neither drift nor a fault fails the run."""
     try:
         with chdir(repository()):
-            verdict, folder = watch(load_params().monitor, datetime.now(UTC))
+            p = load_params()
+            watched = watch(p.monitor, p.validate_, datetime.now(UTC))
     except CxrError as error:
         return Failed(message=str(error))
-    print(verdict.sentence())
-    create_markdown_artifact(markdown(verdict, folder), key="drift", description="Prediction log against the reference")
-    name = "Drift" if verdict.drift else "NoDrift" if verdict.enough else "NoVerdict"
-    return Completed(name=name, message=verdict.sentence())
+    print(watched.sentence())
+    create_markdown_artifact(markdown(watched), key="drift", description="Prediction log against the reference")
+    return Completed(name=watched.state, message=watched.sentence())
 
 
-def watch(params: MonitorParams, now: datetime) -> tuple[DriftVerdict, Path]:
+def watch(params: MonitorParams, limits: ValidateParams, now: datetime) -> Watched:
     """Judge the window that ends `now` and write `verdict.json`, and `report.html` where there is a verdict.
 
     Descriptors are compared over every row of the window, scores only over those of the released version, because
-    the reference's scores are the released model's. Returns the verdict and the folder written under REPORTS.
+    the reference's scores are the released model's. The folder written is one under REPORTS.
     Raises CxrError where the release, its reference or the log cannot be read.
     """
     facts = read_facts(RELEASE)
-    reference = read_reference(REFERENCE, facts["classes"], params.min_images)
+    classes, version = facts["classes"], facts["version"]
+    reference = read_reference(REFERENCE, classes, params.min_images)
     rows = read_window(os.environ.get("CXR_PREDICTION_LOG", params.log), now - timedelta(hours=params.window_hours))
-    current = log_table(rows, facts["classes"], facts["version"])
+    incoming = judge_incoming(rows, classes, version, reference, limits, params.min_images)
+    current = log_table(rows, classes, version)
 
     columns = comparable_columns(current, params.min_images)
     snapshot = compare(current, reference, columns, params.alpha) if columns else None
@@ -77,11 +119,12 @@ def watch(params: MonitorParams, now: datetime) -> tuple[DriftVerdict, Path]:
 
     folder = REPORTS / now.strftime("%Y%m%dT%H%M%SZ")
     folder.mkdir(parents=True, exist_ok=True)
+    watched = Watched(verdict, incoming, folder)
     if snapshot:
-        (folder / "report.html").write_text(page(snapshot, verdict), encoding="utf-8")
+        (folder / "report.html").write_text(page(snapshot, watched), encoding="utf-8")
         drop_old_pages(REPORTS)
-    (folder / "verdict.json").write_text(json.dumps(verdict.to_dict(), indent=2) + "\n")
-    return verdict, folder
+    (folder / "verdict.json").write_text(json.dumps(watched.to_dict(), indent=2) + "\n")
+    return watched
 
 
 def read_facts(path: Path) -> dict:
@@ -142,26 +185,40 @@ def snapshot_p_values(snapshot: "Snapshot") -> dict[str, float]:
     return {metric["config"]["column"]: float(metric["value"]) for metric in snapshot.dict()["metrics"]}
 
 
-def page(snapshot: "Snapshot", verdict: DriftVerdict) -> str:
-    """Evidently's page, which loads nothing from elsewhere, with the verdict on top."""
+def page(snapshot: "Snapshot", watched: Watched) -> str:
+    """Evidently's page, which loads nothing from elsewhere, with the verdict and what came in on top."""
+    verdict = watched.drift
     rows = [
         f"<tr{' class=drifted' if column.drifted else ''}><td>{'<td>'.join(map(escape, cells(column)))}</tr>"
         for column in verdict.columns
     ]
+    unmet = [
+        f"<tr{' class=drifted' if r.critical else ''}><td>{r.severity}<td>{escape(r.sentence)}</tr>"
+        for r in watched.unmet
+    ]
     summary = (
-        f'{STYLE}<section class="verdict"><h1>{escape(verdict.sentence())}</h1><p>{escape(reading(verdict))}</p>'
-        f"<table><tr><th>{'<th>'.join(HEADINGS)}</tr>{''.join(rows)}</table></section>"
+        f'{STYLE}<section class="verdict"><h1>{escape(watched.sentence())}</h1><p>{escape(reading(verdict))}</p>'
+        f"<table><tr><th>{'<th>'.join(HEADINGS)}</tr>{''.join(rows)}</table>"
+        f"<h1>What came in</h1><p>{expected(watched)}</p><table>{''.join(unmet)}</table></section>"
     )
     return snapshot.get_html_str(as_iframe=False).replace("<body>", f"<body>{summary}", 1)
 
 
-def markdown(verdict: DriftVerdict, folder: Path) -> str:
+def markdown(watched: Watched) -> str:
     """The verdict for the Prefect UI."""
-    lines = [f"**{verdict.sentence()}**", "", f"Written to `{folder}`."]
-    if verdict.enough:
-        table = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, verdict.columns)]
-        lines += ["", reading(verdict), "", *(f"| {' | '.join(row)} |" for row in table)]
+    lines = [f"**{watched.sentence()}**", "", f"Written to `{watched.folder}`."]
+    if watched.drift.enough:
+        table = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, watched.drift.columns)]
+        lines += ["", reading(watched.drift), "", *(f"| {' | '.join(row)} |" for row in table)]
+    lines += ["", expected(watched), "", *(f"- {r.severity}: {r.sentence}" for r in watched.unmet)]
     return "\n".join(lines)
+
+
+def expected(watched: Watched) -> str:
+    """How much of what is expected of incoming images is met."""
+    return (
+        f"{len(watched.incoming)} expectations on the images and their answers, {len(watched.unmet)} of them not met."
+    )
 
 
 def cells(column: ColumnDrift) -> list[str]:
@@ -187,5 +244,8 @@ def drop_old_pages(reports: Path) -> None:
 
 if __name__ == "__main__":
     with plain_errors(), chdir(repository()):
-        outcome, written = watch(load_params().monitor, datetime.now(UTC))
-        print(f"{outcome.sentence()}\nwritten to {written}")
+        p = load_params()
+        watched = watch(p.monitor, p.validate_, datetime.now(UTC))
+        for result in watched.unmet:
+            print(f"{result.severity}: {result.sentence}")
+        print(f"{watched.sentence()}\nwritten to {watched.folder}")

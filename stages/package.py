@@ -111,10 +111,8 @@ def write_card(p: Params, folder: Path, facts: ReleaseFacts, parameters: int, re
         "seed": p.seed,
         "balance": p.assemble.balance.how,
     }
-    values = card(
-        facts, training, report("assembly.json"), report("validation.json"), report("metrics.json"),
-        report("gate.json"),
-    )  # fmt: skip
+    validations = [report(f"validation/{door}.json") for door in ("records", "manifest")]
+    values = card(facts, training, report("assembly.json"), validations, report("metrics.json"), report("gate.json"))
     (folder / "model_card.json").write_text(json.dumps(values, indent=2) + "\n")
     (folder / "model_card.md").write_text(to_markdown(values))
 

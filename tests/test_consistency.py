@@ -38,15 +38,22 @@ def file_of(module: str) -> Path | None:
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
 
+def entry_of(stage: str) -> Path:
+    """What `python -m stages.<stage>` runs: a module, or the `__main__` of a package."""
+    path = Path("stages", stage)
+    return path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def test_stages_are_modules_and_modules_are_stages():
-    assert set(STAGES) == {path.stem for path in Path("stages").glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in Path("stages").glob("*.py")} - {"__init__"}
+    assert set(STAGES) == modules | {path.parent.name for path in Path("stages").glob("*/__main__.py")}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_module_a_stage_imports_is_one_of_its_deps(stage):
     """A missing entry means a stale model and no warning."""
     deps = [Path(dep) for dep in STAGES[stage]["deps"] if not dep.startswith(("data", "models", "reports"))]
-    used = modules_of(Path("stages") / f"{stage}.py") - {Path("cxr/__init__.py")}
+    used = modules_of(entry_of(stage)) - {Path("cxr/__init__.py")}
     uncovered = {file for file in used if not any(file == dep or dep in file.parents for dep in deps)}
     assert not uncovered
     unused = {

@@ -19,7 +19,7 @@ from scipy.stats import ks_2samp
 from cxr.drift import drift_table
 from cxr.errors import CxrError
 from cxr.manifest import DESCRIPTORS
-from cxr.params import MonitorParams
+from cxr.params import MonitorParams, load_params
 from cxr.prediction_log import PREDICTIONS, open_log
 from flows import monitor, retrain
 from flows.lock import exclusive
@@ -28,6 +28,7 @@ from flows.processes import run_group
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ["Normal", "Pneumonia", "COVID-19"]
 PARAMS = MonitorParams(log="sqlite:///log.sqlite", window_hours=24, min_images=30, alpha=0.05)
+LIMITS = load_params(ROOT / "params.yaml").validate_
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -39,9 +40,9 @@ def test_stages_come_after_what_they_depend_on() -> None:
     names = retrain.stage_names(ROOT)
     assert len(names) == len(set(names))
     for earlier, later in [
-        ("acquire@nih", "ingest@nih"), ("ingest@nih", "assemble"), ("ingest@covid", "assemble"),
-        ("assemble", "validate"), ("validate", "train"), ("train", "evaluate"), ("evaluate", "gate"),
-        ("gate", "package"),
+        ("acquire@nih", "ingest@nih"), ("ingest@nih", "validate@records"), ("ingest@covid", "validate@records"),
+        ("validate@records", "assemble"), ("assemble", "validate@manifest"), ("validate@manifest", "train"),
+        ("train", "evaluate"), ("evaluate", "gate"), ("gate", "package"),
     ]:  # fmt: skip
         assert names.index(earlier) < names.index(later)
 
@@ -180,6 +181,7 @@ def draw(n: int, seed: int, darker: float = 0) -> tuple[pd.DataFrame, np.ndarray
     rng = np.random.default_rng(seed)
     descriptors = pd.DataFrame(rng.normal(100, 10, (n, len(DESCRIPTORS))), columns=list(DESCRIPTORS))
     descriptors["mean"] -= darker
+    descriptors[["contrast", "entropy", "sharpness"]] /= [2, 20, 50]  # of an image these are less
     return descriptors.assign(aspect=4 / 3), rng.dirichlet([2, 1, 1], n)
 
 
@@ -202,7 +204,7 @@ def write_log(n: int, seed: int, darker: float = 0, version: str = "v1", at: dat
 
 
 @pytest.fixture
-def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a release's facts, its reference and no log yet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CXR_PREDICTION_LOG", raising=False)
@@ -215,38 +217,60 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_few_images_give_no_verdict_and_no_page(watched: Path) -> None:
+def test_few_images_give_no_verdict_and_no_page(released: Path) -> None:
     write_log(12, seed=2)
-    verdict, folder = monitor.watch(PARAMS, NOW)
-    assert verdict.sentence() == "no verdict: 12 images in the last 24 h, 30 needed"
-    assert [path.name for path in folder.iterdir()] == ["verdict.json"]
+    watched = monitor.watch(PARAMS, LIMITS, NOW)
+    assert (watched.state, watched.sentence()) == ("NoVerdict", "no verdict: 12 images in the last 24 h, 30 needed")
+    assert [path.name for path in watched.folder.iterdir()] == ["verdict.json"]
 
 
-def test_the_window_is_what_is_judged(watched: Path) -> None:
+def test_the_window_is_what_is_judged(released: Path) -> None:
     write_log(60, seed=2)
     write_log(500, seed=3, darker=50, at=NOW - timedelta(hours=25))
-    verdict, _ = monitor.watch(PARAMS, NOW)
+    verdict = monitor.watch(PARAMS, LIMITS, NOW).drift
     assert verdict.n_current == 60
     assert not verdict.drift
 
 
-def test_page_and_verdict_agree(watched: Path) -> None:
+def test_page_and_verdict_agree(released: Path) -> None:
     write_log(60, seed=2, darker=15)
     write_log(40, seed=3, darker=15, version="v0")
-    verdict, folder = monitor.watch(PARAMS, NOW)
+    watched = monitor.watch(PARAMS, LIMITS, NOW)
+    verdict, folder = watched.drift, watched.folder
+    assert watched.state == "Drift"
     assert [column.column for column in verdict.columns if column.drifted] == ["mean"]
     assert {c.column: c.n_current for c in verdict.columns} == {
         **dict.fromkeys(DESCRIPTORS, 100),
         **{f"score_{name}": 60 for name in CLASSES},  # the reference's scores are the released version's
     }
-    assert json.loads((folder / "verdict.json").read_text()) == json.loads(json.dumps(verdict.to_dict()))
+    written = json.loads((folder / "verdict.json").read_text())
+    assert written | json.loads(json.dumps(verdict.to_dict())) == written
+    # answers of another version, and images darker than any of the reference, are told of and are no fault
+    unmet = [(e["severity"], e["table"], e["column"]) for e in written["unmet_expectations"]]
+    assert unmet == [("warning", "window", "versions"), ("warning", "images", "mean")]
 
     page = (folder / "report.html").read_text()
     assert verdict.sentence() in page
+    assert "window: expect_column_values_to_be_between(versions, max_value=1): found 1 of 1 rows" in page
     assert page.count("Data drift detected") == 1
     assert page.count("Data drift not detected") == len(verdict.columns) - 1
     loaded = re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?!data:)([^\"' >]+)", page)
     assert loaded == []  # nothing comes from elsewhere
+
+
+def test_a_fault_in_what_came_in_is_stated_before_drift(released: Path) -> None:
+    """In the state, the sentence, the page and the artifact; the run itself does not fail."""
+    write_log(60, seed=2)
+    with open_log(PARAMS.log).begin() as connection:
+        broken = {"Normal": 0.9, "Pneumonia": 0.9, "COVID-19": 0.9}
+        connection.execute(PREDICTIONS.update().where(PREDICTIONS.c.request_id == "2-7").values(probabilities=broken))
+    watched = monitor.watch(PARAMS, LIMITS, NOW)
+    assert watched.state == "Fault"
+    assert watched.sentence().startswith("fault: answers: expect_column_values_to_be_between(sum, ")
+    assert "found 1 of 60 rows: 2-7 (2.7); the classes exclude each other; no drift: 60 images" in watched.sentence()
+    assert json.loads((watched.folder / "verdict.json").read_text())["sentence"] == watched.sentence()
+    assert "2-7 (2.7)" in (watched.folder / "report.html").read_text()
+    assert "- critical: answers: " in monitor.markdown(watched)
 
 
 @pytest.mark.parametrize("n_reference", [400, 1000, 1001])
@@ -261,7 +285,7 @@ def test_the_size_of_the_reference_does_not_choose_the_test(n_reference: int) ->
     assert failed == [p <= 0.05 / 3 for p in expected.values()]
 
 
-def test_missing_reference_fails_with_one_sentence(watched: Path) -> None:
+def test_missing_reference_fails_with_one_sentence(released: Path) -> None:
     monitor.REFERENCE.unlink()
     state = monitor.monitor.fn()
     assert state.is_failed()
@@ -269,33 +293,33 @@ def test_missing_reference_fails_with_one_sentence(watched: Path) -> None:
     assert state.message == missing
 
 
-def test_monitor_by_hand_prints_one_sentence_and_no_traceback(watched: Path) -> None:
+def test_monitor_by_hand_prints_one_sentence_and_no_traceback(released: Path) -> None:
     monitor.RELEASE.unlink()
     done = subprocess.run([sys.executable, "-m", "flows.monitor"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "error: models/release/release.json: no release to watch; `dvc repro` builds one\n"
 
 
-def test_reference_of_other_classes(watched: Path) -> None:
+def test_reference_of_other_classes(released: Path) -> None:
     monitor.RELEASE.write_text(json.dumps({"version": "v1", "classes": ["Normal", "Pneumonia"]}))
     with pytest.raises(CxrError, match=r"not those of the release \(they differ in score_COVID-19\); run `dvc repro`"):
-        monitor.watch(PARAMS, NOW)
+        monitor.watch(PARAMS, LIMITS, NOW)
 
 
-def test_short_reference(watched: Path) -> None:
+def test_short_reference(released: Path) -> None:
     drift_table(*draw(29, seed=1), CLASSES).to_parquet(monitor.REFERENCE)
     with pytest.raises(CxrError, match=r"29 images, at least 30 \(monitor\.min_images\) are needed"):
-        monitor.watch(PARAMS, NOW)
+        monitor.watch(PARAMS, LIMITS, NOW)
 
 
-def test_unreadable_log_does_not_show_its_password(watched: Path) -> None:
+def test_unreadable_log_does_not_show_its_password(released: Path) -> None:
     log = PARAMS.model_copy(update={"log": "sqlite://nurse:secret@host/nowhere/log.sqlite"})
     with pytest.raises(CxrError, match=r"monitor\.log: the prediction log .* cannot be read") as caught:
-        monitor.watch(log, NOW)
+        monitor.watch(log, LIMITS, NOW)
     assert "secret" not in str(caught.value)
 
 
-def test_old_pages_go_and_their_verdicts_stay(watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_pages_go_and_their_verdicts_stay(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor, "KEPT_PAGES", 2)
     for name in ("1", "2", "3"):
         folder = monitor.REPORTS / name

@@ -21,7 +21,8 @@ def trained(repository, params) -> Repository:
     from stages.explore import explore
     from stages.train import train
 
-    repository.validate(params)
+    for door in ("records", "manifest"):
+        repository.validate(door, params)
     (repository.root / "models").mkdir()
     explore(params.task, params.seed, repository.manifest, repository.images, repository.reports / "explore")
     train(

@@ -78,7 +78,7 @@ def copy(tmp_path_factory) -> Path:
 def test_the_whole_pipeline_runs_without_a_network(copy):
     if not blocks_network():
         pytest.skip("this system lets no ordinary process block the network")
-    for path in ("models/chest-xray.bento", "models/release/model_card.md", "reports/data-docs/index.html"):
+    for path in ("models/chest-xray.bento", "models/release/model_card.md", "reports/data-docs/manifest/index.html"):
         assert (copy / path).stat().st_size > 0
     assert json.loads((copy / "reports/gate.json").read_text())["passed"]
 

@@ -19,7 +19,7 @@ from cxr.images import describe, load_radiograph
 from cxr.inference import Prediction, Release
 from cxr.manifest import DESCRIPTORS
 from service import MAX_BYTES, overlay
-from tests.image_files import aborting_dicom, dicom, draw, jpeg, png
+from tests.image_files import damaged_dicom, dicom, draw, jpeg, png
 from tests.live_service import BENTOML, ROOT, ConnectionCounter, LiveService, serve, service_environment
 
 PIXELS = draw()
@@ -148,10 +148,10 @@ def test_bad_input_is_refused_with_a_sentence(live: LiveService, name: str) -> N
     assert len(logged(live)) == before
 
 
-def test_a_file_that_kills_its_decoder_leaves_the_service_alive(live: LiveService, tmp_path: Path) -> None:
-    response = predict(live, aborting_dicom(tmp_path))
+def test_a_damaged_compressed_dicom_leaves_the_service_alive(live: LiveService) -> None:
+    response = predict(live, damaged_dicom())
     assert response.status_code == 422
-    assert "the decoder stopped" in response.json()["error"]
+    assert "the DICOM pixel data cannot be decoded" in response.json()["error"]
     assert predict(live, FILES["png"]).status_code == 200
     assert live.output.read_text().count("initialized") == 1, "the worker was started anew"
 

@@ -11,7 +11,9 @@ from cxr.params import Params, load_params
 from stages.acquire import acquire
 from stages.assemble import assemble
 from stages.ingest import ingest
-from stages.validate import validate
+from stages.validate.manifest import validate_manifest
+from stages.validate.records import validate_records
+from stages.validate.suites import Result
 from tests.tiny_sources import WRITERS
 
 SOURCES = ["kermany", "nih", "covid"]
@@ -20,10 +22,11 @@ SOURCES = ["kermany", "nih", "covid"]
 def tiny_params() -> Params:
     """The shipped params at a size for tests."""
     values = load_params().model_dump(by_alias=True)
-    values["ingest"]["shard_images"] = 20
+    values["ingest"] |= {"shard_images": 20, "min_content_score": 0}  # nothing here looks like a chest
     values["ingest"]["pixels"]["size"] = 64
     values["train"] |= {"widths": [8, 16, 16], "epochs": 3, "batch_size": 16}
-    values["validate"] |= {"min_train_per_class": 5, "min_val_per_class": 1, "min_test_per_class": 1}
+    values["validate"] |= {"min_train_per_class": 5, "min_val_per_class": 1, "min_test_per_class": 1, "min_side": 64}
+    values["validate"] |= {"min_content_score": 0}
     values["package"] |= {"parity_images": 8}
     return Params.model_validate(values)
 
@@ -56,20 +59,17 @@ class Repository:
     def assemble(self, params: Params, **changes: object) -> None:
         settings = params.assemble.model_copy(update=changes)
         assemble(
-            TASKS[params.task], settings, params.sources, params.seed, self.images, self.manifest,
-            self.reports / "assembly.json",
+            TASKS[params.task], settings, params.sources, params.seed, self.images, Path("data/reviewed_pairs.csv"),
+            self.manifest, self.reports / "assembly.json", self.reports / "duplicates",
         )  # fmt: skip
 
-    def validate(self, params: Params, **changes: object) -> list[str]:
-        settings = params.validate_.model_copy(update=changes)
-        return validate(
-            params.task,
-            settings,
-            self.manifest,
-            self.images,
-            self.reports / "validation.json",
-            self.reports / "data-docs",
-        )
+    def validate(self, door: str, params: Params, **changes: object) -> list[Result]:
+        """Judge at one door: `records` or `manifest`."""
+        limits = params.validate_.model_copy(update=changes)
+        report, docs = self.reports / "validation" / f"{door}.json", self.reports / "data-docs" / door
+        if door == "records":
+            return validate_records(SOURCES, limits, self.images, report, docs)
+        return validate_manifest(params.task, limits, self.manifest, self.images, report, docs)
 
 
 def build_repository(root: Path, params: Params) -> Repository:
