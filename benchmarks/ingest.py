@@ -177,15 +177,13 @@ def compare(kind: str, kinds: list[bytes], n: int, scratch: Path) -> None:
     for name, limit in (("bare", 0.85), ("full", 1.8)):
         ratios = sorted(b / i for b, i in zip(times[name], times["ingest"], strict=False))
         if ratios:
-            print(
-                f"  ingest / {name}: {statistics.median(ratios):.2f}  ({ratios[0]:.2f}, {ratios[-1]:.2f}); asked {limit}"
-            )
+            found = f"{statistics.median(ratios):.2f}  ({ratios[0]:.2f}, {ratios[-1]:.2f})"
+            print(f"  ingest / {name}: {found}; asked {limit}")
     half = scratch / "half"
     write_folder(half, kinds, 0, n // 2)
     shutil.rmtree(out)
-    print(
-        f"  peak memory: {max(peaks):.0f} MB; of half as many files {run_ingest('kermany', half, out).peak_mb:.0f} MB"
-    )
+    of_half = run_ingest("kermany", half, out).peak_mb
+    print(f"  peak memory: {max(peaks):.0f} MB; of half as many files {of_half:.0f} MB")
     for folder in (raw, half, out):
         shutil.rmtree(folder)
 

@@ -1,21 +1,20 @@
 """Stream one source once: decode, square and shrink each image into shards; keep what is said of it as records."""
 
 import hashlib
-import logging
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
-import pydicom
 from tqdm import tqdm
 
 from cxr.archives import Tree
 from cxr.content import judge
+from cxr.dicom import silence
 from cxr.errors import ImageError, SourceError, plain_errors
 from cxr.executors import map_in_order, open_backend
 from cxr.images import describe, load_radiograph
@@ -27,7 +26,7 @@ from cxr.store import Decoded, ShardStore, write_whole
 
 BATCH_FILES = 16  # sending a batch must cost little beside decoding it
 BATCH_BYTES = 4_000_000  # and many large files must not wait in memory
-DECODERS = ("images.py", "canonical.py", "content*")  # what in cxr/ decides on pixels and facts
+DECODERS = ("images.py", "dicom.py", "canonical.py", "content*")  # what in cxr/ decides on pixels and facts
 SAID = [f.name for f in fields(Found) if f.name != "member"]  # what a source says of an image
 NOT_FRONTAL = "not a frontal chest radiograph"
 REJECTED_COLUMNS = ["path", "reason", "detail", "score", "shard", "row"]
@@ -77,7 +76,6 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
         raise SourceError(f"{raw}: none of {len(rejected)} files or rows gave an image; is this {reading.reader}?")
     write_whole(folder / "rejected.csv", rejected.to_csv(index=False, lineterminator="\n").encode())
     write_table(records, folder / "records.parquet")
-    seen.save()
     unused = len(store) - len(set(account.positions))
     print(
         f"{source}: {len(records)} images ({len(store) - before} files decoded now), "
@@ -97,15 +95,15 @@ def recipe(params: IngestParams) -> dict:
         "pixels": params.pixels.model_dump(),
         "shard_images": params.shard_images,
         "code": code.hexdigest(),
-        "opencv": cv2.__version__,
-        "pydicom": pydicom.__version__,
+        **{name: version(name) for name in ("opencv-python-headless", "pydicom", "imagecodecs")},
     }
 
 
 def read_source(reading: SourceParams, params: IngestParams, raw: Path, store: ShardStore, seen: Seen) -> Account:
     """Decode what is new into `store`, and account for every file and row."""
     account = Account()
-    files: list[Path] = []  # that hold the images found
+    places: list[tuple[str, Path]] = []  # of each image found: its member and the file that holds it
+    tree = Tree(raw, listed=seen.tars(raw, lambda sha256: store.position_of(sha256) >= 0))
     with open_backend(params, prepare_worker) as backend:
 
         def jobs(items: Iterable[Found | SetAside]) -> Iterator[Job]:
@@ -115,22 +113,28 @@ def read_source(reading: SourceParams, params: IngestParams, raw: Path, store: S
                     continue
                 digest = seen.digest(item.member)
                 position = store.position_of(digest)
+                data = b""
+                try:
+                    if position < 0:
+                        by_path = backend.reads_files and item.member.is_loose
+                        data = item.member.file if by_path else item.member.read()
+                except ImageError as error:
+                    account.set_aside.append(SetAside(item.path, "unreadable file", str(error)))
+                    continue
                 account.said.append(tuple(getattr(item, name) for name in SAID))
                 account.positions.append(position)
-                files.append(item.member.file)
+                places.append((item.member.path, item.member.file))
                 if digest is not None and position >= 0:
-                    seen.note(item.path, item.member.file, digest)
-                    continue
-                by_path = backend.reads_files and item.member.is_loose
-                data = item.member.file if by_path else item.member.read()
-                yield Job(len(files) - 1, data, store.digest_of(item.path), params.pixels)
+                    seen.note(*places[-1], digest)
+                else:
+                    yield Job(len(places) - 1, data, store.digest_of(item.path), params.pixels)
 
-        items = tqdm(READERS[reading.reader](Tree(raw), reading), desc=f"ingest {raw.name}", unit=" files")
+        items = tqdm(READERS[reading.reader](tree, reading), desc=f"ingest {reading.reader}", unit=" files")
         for batch, results in map_in_order(backend, decode_batch, in_batches(jobs(items)), gave_up):
             for job, decoded in zip(batch, results, strict=True):
-                path = account.said[job.entry][0]
-                account.positions[job.entry] = store.add(path, decoded)
-                seen.note(path, files[job.entry], decoded.sha256)
+                account.positions[job.entry] = store.add(account.said[job.entry][0], decoded)
+                seen.note(*places[job.entry], decoded.sha256)
+    seen.save(raw, tree.walked if reading.reader != "dicom" else {})  # names in a hospital's tar may be patients'
     return account
 
 
@@ -150,8 +154,7 @@ def in_batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
 def prepare_worker() -> None:
     """One thread a worker, no word of a file in its log: pydicom's warnings may quote a patient's name."""
     cv2.setNumThreads(1)
-    warnings.filterwarnings("ignore", module="pydicom")
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    silence()
 
 
 def decode_batch(batch: list[Job]) -> list[Decoded]:
@@ -215,6 +218,6 @@ if __name__ == "__main__":
         p = load_params()
         name = sys.argv[1]  # dvc.yaml names the sources
         ingest(
-            name, p.sources[name], p.ingest, Path("data/raw") / name, Path("data/images") / name,
+            name, p.sources[name], p.ingest, Path("data/raw") / name / "files", Path("data/images") / name,
             Path("data/seen") / f"{name}.parquet",
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """Ingest in trouble: killed runs, dying workers, new and changed files, and the same bytes on every executor."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from cxr.manifest import RECORD_COLUMNS, read_table
 from cxr.store import read_images
 from stages.ingest import ingest
 from tests.tiny_repository import tiny_params
-from tests.tiny_sources import encode, picture, write_kermany
+from tests.tiny_sources import encode, picture, write_kermany, write_nih
 
 PARAMS = tiny_params()
 
@@ -259,3 +260,30 @@ def test_a_failed_run_keeps_what_was_there_and_nothing_half_written(tmp_path, fi
     with pytest.raises(CxrError, match="not a whole archive"):
         run(raw, out)
     assert contents(out) == before
+
+
+def test_a_tar_that_has_not_changed_is_not_walked_again(tmp_path, capsys, monkeypatch):
+    raw, out = tmp_path / "raw", tmp_path / "nih"
+    write_nih(raw)
+    os.utime(raw / "images_001.tar.gz", (1e9, 1e9))
+    source = PARAMS.sources["nih"]
+    ingest("nih", source, PARAMS.ingest, raw, out, tmp_path / "seen")
+    before, lost = contents(out), raw.with_name("lost.tar.gz")
+
+    monkeypatch.setattr("cxr.archives._walk_tar", lambda file: pytest.fail(f"{file} was walked"))
+    ingest("nih", source, PARAMS.ingest, raw, out, tmp_path / "seen")
+    assert contents(out) == before
+    monkeypatch.undo()
+
+    shutil.copy2(raw / "images_001.tar.gz", lost)
+    lost.rename(raw / "images_001.tar.gz")  # the same bytes in another file
+    ingest("nih", source, PARAMS.ingest, raw, out, tmp_path / "seen")
+    assert contents(out) == before
+    assert capsys.readouterr().out.count("(0 files decoded now)") == 2
+
+
+def test_names_of_files_are_not_remembered_where_they_may_be_those_of_patients(tmp_path):
+    write_films(tmp_path / "raw", 0, 3)
+    run(tmp_path / "raw", tmp_path / "kermany")
+    seen = (tmp_path / "kermany.seen").read_bytes()
+    assert b"IM-0001" not in seen
