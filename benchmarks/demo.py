@@ -5,9 +5,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from cxr.archives import Tree
 from cxr.demo import draw_source
-from cxr.labels import TASKS, read_label
-from cxr.params import SourceName, load_params
+from cxr.labels import TASKS, read_label, vocabulary_of
+from cxr.params import Params, load_params
 from cxr.sources import READERS, Found
 
 
@@ -24,17 +25,19 @@ def main() -> None:
             total += seconds
             size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
             print(f"{source}: {images} images and the planted faults in {seconds:.1f} s, {size / 1e6:.1f} MB")
-            for name, count in count_images(source, root, params.task).items():
+            for name, count in count_images(source, root, params).items():
                 print(f"  {name:32} {count:4}")
     print(f"all: {total:.1f} s")
 
 
-def count_images(source: SourceName, root: Path, task: str) -> dict[str, int]:
+def count_images(source: str, root: Path, params: Params) -> dict[str, int]:
     """Images by class of the task, and files and rows left out by reason."""
+    section = params.sources[source]
+    words = vocabulary_of(section, params.assemble.pneumonia_findings)
     counts = Counter()
-    for item in READERS[source](root):
+    for item in READERS[section.reader](Tree(root), section):
         if isinstance(item, Found):
-            reading = read_label(TASKS[task], source, item.findings)
+            reading = read_label(TASKS[params.task], words, item.findings)
             counts[reading.label or reading.reason] += 1
         else:
             counts[item.reason] += 1

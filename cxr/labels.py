@@ -1,59 +1,28 @@
-"""What a source's words mean in a task: one explicit table per task, never a guess.
+"""What a source's words mean in a task: each reader's table maps them onto one vocabulary, and each task reads that.
 
-A finding is split into words at `|`, `,` and, for hierarchies such as `Pneumonia/Viral/COVID-19`, reduced to its leaf.
-Each word maps to a class or to None (known, but no class of this task). An image has a label when its words name
-exactly one class; what names none or several is set aside with its count. A word in no table is a fault.
+The vocabulary is `cxr.params.Word`. A word in no table is a fault, never a guess. An image has a label where its words
+name exactly one class of the task. Normal stands alone: beside any other finding it contradicts itself.
 """
 
 import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from cxr.params import TaskName
+from cxr.params import OwnSource, SourceParams, TaskName, Word
+
+NOT_STATED = "finding not stated"
+NO_CLASS = "no class of the task"
+SEVERAL = "findings of several classes"
+UNKNOWN = "unknown finding"
 
 
 @dataclass(frozen=True)
 class Task:
-    """`classes` is the order of the model's outputs; `words` maps source -> word -> class or None."""
+    """`classes` is the order of the model's outputs; `reads` gives each word of the vocabulary its class, or None."""
 
     name: TaskName
     classes: tuple[str, ...]
-    words: dict[str, dict[str, str | None]]
-
-
-NIH_OTHER = (
-    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumothorax", "Consolidation",
-    "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
-)  # fmt: skip
-BACTERIA = (
-    "Bacterial", "Streptococcus", "Klebsiella", "Mycoplasma Bacterial Pneumonia", "Mycoplasma", "E.Coli", "Legionella",
-    "Chlamydophila", "Nocardia", "Staphylococcus", "MRSA",
-)  # fmt: skip
-VIRUSES = ("Viral", "SARS", "MERS-CoV", "Varicella", "Influenza", "H1N1", "Herpes")
-OTHER_PNEUMONIA = ("Pneumonia", "Pneumocystis", "Lipoid", "Aspergillosis", "Fungal", "Aspiration")
-# not stated (`todo`, empty), not a cause (ARDS is a course that many causes take), or not pneumonia
-UNDECIDED = ("todo", "Unknown", "", "ARDS", "Tuberculosis")
-
-
-def _covid_words(
-    bacterial: str | None, viral: str | None, other: str | None, covid_19: str | None
-) -> dict[str, str | None]:
-    return {
-        **dict.fromkeys(BACTERIA, bacterial),
-        **dict.fromkeys(VIRUSES, viral),
-        **dict.fromkeys(OTHER_PNEUMONIA, other),
-        **dict.fromkeys(UNDECIDED, None),
-        "COVID-19": covid_19,
-        "No Finding": "Normal",
-        "No finding": "Normal",
-    }
-
-
-def _nih_words(pneumonia: str | None) -> dict[str, str | None]:
-    return {**dict.fromkeys(NIH_OTHER, None), "Pneumonia": pneumonia, "No Finding": "Normal"}
-
-
-def _kermany_words(pneumonia: str | None, bacteria: str | None, virus: str | None) -> dict[str, str | None]:
-    return {"NORMAL": "Normal", "PNEUMONIA": pneumonia, "bacteria": bacteria, "virus": virus}
+    reads: Mapping[Word, str | None]
 
 
 TASKS: dict[TaskName, Task] = {
@@ -63,28 +32,36 @@ TASKS: dict[TaskName, Task] = {
             "covid",
             ("Normal", "Pneumonia", "COVID-19"),
             {
-                "kermany": _kermany_words("Pneumonia", None, None),
-                "nih": _nih_words("Pneumonia"),
-                "covid": _covid_words("Pneumonia", "Pneumonia", "Pneumonia", "COVID-19"),
+                "Normal": "Normal",
+                "Pneumonia": "Pneumonia",
+                "Bacterial pneumonia": "Pneumonia",
+                "Viral pneumonia": "Pneumonia",
+                "COVID-19": "COVID-19",
+                "Other": None,
             },
         ),
         Task(
             "pneumonia",
             ("Normal", "Pneumonia"),
             {
-                "kermany": _kermany_words("Pneumonia", None, None),
-                "nih": _nih_words("Pneumonia"),
-                # COVID-19 is set aside: the collections state the infection, not whether the film shows pneumonia
-                "covid": _covid_words("Pneumonia", "Pneumonia", "Pneumonia", None),
+                "Normal": "Normal",
+                "Pneumonia": "Pneumonia",
+                "Bacterial pneumonia": "Pneumonia",
+                "Viral pneumonia": "Pneumonia",
+                "COVID-19": None,  # the collections state the infection, not whether the film shows pneumonia
+                "Other": None,
             },
         ),
         Task(
             "pneumonia-type",
             ("Normal", "Bacterial", "Viral"),
             {
-                "kermany": _kermany_words(None, "Bacterial", "Viral"),
-                "nih": _nih_words(None),  # the type is not stated
-                "covid": _covid_words("Bacterial", "Viral", None, "Viral"),
+                "Normal": "Normal",
+                "Pneumonia": None,  # of a type not stated, or neither: fungal, lipoid, aspirated
+                "Bacterial pneumonia": "Bacterial",
+                "Viral pneumonia": "Viral",
+                "COVID-19": "Viral",
+                "Other": None,
             },
         ),
     )
@@ -92,22 +69,98 @@ TASKS: dict[TaskName, Task] = {
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """How one source writes: `split` cuts a finding into words, `words` gives each its meaning, None for not stated."""
+
+    split: Callable[[str], list[str]]
+    words: Mapping[str, Word | None]
+
+
+KERMANY: dict[str, Word | None] = {
+    "NORMAL": "Normal",
+    "PNEUMONIA": "Pneumonia",
+    "bacteria": "Bacterial pneumonia",
+    "virus": "Viral pneumonia",
+}
+NIH_FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
+    "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+)  # fmt: skip
+BACTERIA = (
+    "Bacterial", "Streptococcus", "Klebsiella", "Mycoplasma Bacterial Pneumonia", "Mycoplasma", "E.Coli", "Legionella",
+    "Chlamydophila", "Nocardia", "Staphylococcus", "MRSA",
+)  # fmt: skip
+VIRUSES = ("Viral", "SARS", "MERS-CoV", "Varicella", "Influenza", "H1N1", "Herpes")
+OTHER_PNEUMONIA = ("Pneumonia", "Pneumocystis", "Lipoid", "Aspergillosis", "Fungal", "Aspiration")
+COVID: dict[str, Word | None] = {
+    **dict.fromkeys(BACTERIA, "Bacterial pneumonia"),
+    **dict.fromkeys(VIRUSES, "Viral pneumonia"),
+    **dict.fromkeys(OTHER_PNEUMONIA, "Pneumonia"),
+    **dict.fromkeys(("ARDS", "Tuberculosis"), "Other"),  # ARDS is a course that many causes take
+    **dict.fromkeys(("todo", "Unknown"), None),
+    "COVID-19": "COVID-19",
+    **dict.fromkeys(("No Finding", "No finding"), "Normal"),
+}
+RSNA: dict[str, Word | None] = {
+    "Normal": "Normal",
+    "Lung Opacity": "Pneumonia",  # that of the challenge: an opacity that the radiologists held for pneumonia
+    "No Lung Opacity / Not Normal": "Other",
+}
+COVID19_PNEUMONIA_NORMAL: dict[str, Word | None] = {"COVID": "COVID-19", "NORMAL": "Normal", "PNEUMONIA": "Pneumonia"}
+
+
+def whole(finding: str) -> list[str]:
+    return [finding.strip()]
+
+
+def at_bars(finding: str) -> list[str]:
+    return [word.strip() for word in finding.split("|")]
+
+
+def at_bars_and_commas(finding: str) -> list[str]:
+    return [word.strip() for word in re.split(r"[|,]", finding)]
+
+
+def leaves(finding: str) -> list[str]:
+    """`COVID-19` of `Pneumonia/Viral/COVID-19`; several are separated by commas."""
+    return [word.rpartition("/")[2].strip() for word in finding.split(",")]
+
+
+def vocabulary_of(source: SourceParams, pneumonia_findings: Collection[str]) -> Vocabulary:
+    """The words of `source`; `pneumonia_findings` are those of NIH's text-mined words that are read as pneumonia."""
+    if isinstance(source, OwnSource):
+        return Vocabulary(whole if source.reader == "folders" else at_bars_and_commas, source.words)
+    if source.reader == "nih":
+        meanings = {word: "Pneumonia" if word in pneumonia_findings else "Other" for word in NIH_FINDINGS}
+        return Vocabulary(at_bars, {**meanings, "No Finding": "Normal"})
+    return {
+        "kermany": Vocabulary(at_bars, KERMANY),
+        "covid": Vocabulary(leaves, COVID),
+        "rsna": Vocabulary(at_bars, RSNA),
+        "covid19-pneumonia-normal": Vocabulary(whole, COVID19_PNEUMONIA_NORMAL),
+    }[source.reader]
+
+
+@dataclass(frozen=True)
 class Reading:
-    """The label of a finding, or None with the reason; `unknown` holds words that stand in no table."""
+    """The label of a finding, or None with the reason. `words`: what the finding says; `unknown`: those in no table."""
 
     label: str | None
-    reason: str = ""
+    reason: str | None
+    words: tuple[str, ...]
     unknown: tuple[str, ...] = ()
 
 
-def read_label(task: Task, source: str, findings: str) -> Reading:
-    """What `findings`, in the words of `source`, mean in `task`."""
-    table = task.words[source]
-    words = [part.strip().rpartition("/")[2] for part in re.split(r"[|,]", findings)]
-    unknown = tuple(word for word in words if word not in table)
+def read_label(task: Task, vocabulary: Vocabulary, finding: str) -> Reading:
+    """What `finding`, in the words of its source, means in `task`. An empty finding states nothing."""
+    words = tuple(dict.fromkeys(vocabulary.split(finding))) if finding.strip() else ("",)
+    unknown = tuple(word for word in words if word and word not in vocabulary.words)
     if unknown:
-        return Reading(None, "unknown finding", unknown)
-    classes = {table[word] for word in words} - {None}
-    if len(classes) > 1:
-        return Reading(None, "findings of several classes")
-    return Reading(classes.pop()) if classes else Reading(None, "no class of the task")
+        return Reading(None, UNKNOWN, words, unknown)
+    stated = {vocabulary.words[word] for word in words if word} - {None}
+    classes = {task.reads[word] for word in stated} - {None}
+    if not stated:
+        return Reading(None, NOT_STATED, words)
+    if len(classes) > 1 or ("Normal" in stated and len(stated) > 1):
+        return Reading(None, SEVERAL, words)
+    return Reading(classes.pop(), None, words) if classes else Reading(None, NO_CLASS, words)

@@ -7,6 +7,9 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from cxr.errors import CxrError
+from cxr.params import AssembleParams, PublishedSource, SourceParams
+
 
 def connect(n: int, pairs: np.ndarray) -> np.ndarray:
     """Component number, int32 (n,), of each of n images joined by `pairs` (m, 2)."""
@@ -14,45 +17,89 @@ def connect(n: int, pairs: np.ndarray) -> np.ndarray:
     return connected_components(edges, directed=False)[1]
 
 
+def persons(table: pd.DataFrame, sources: dict[str, SourceParams]) -> pd.Series:
+    """Who stands behind each `patient_id` of `table`: one published set has one numbering, whatever a source is called.
+
+    RSNA's images are NIH's, and its reader names NIH's patient where RSNA's mapping lies beside the tables.
+    """
+    person = table["patient_id"].copy()
+    for name, source in sources.items():
+        if isinstance(source, PublishedSource):
+            here = table["source"] == name
+            person[here] = f"{source.reader} " + person[here].str.removeprefix(f"{name}/")
+    return person.str.replace("^rsna nih-", "nih ", regex=True)
+
+
 def patient_pairs(patient_ids: pd.Series) -> np.ndarray:
     """Pairs that connect all images of each patient."""
-    ids = patient_ids.to_numpy().astype(str)
-    order = np.argsort(ids, kind="stable")
-    same = np.flatnonzero(ids[order][1:] == ids[order][:-1])
+    codes = pd.factorize(patient_ids)[0]
+    order = np.argsort(codes, kind="stable")
+    same = np.flatnonzero(codes[order][1:] == codes[order][:-1])
     return np.stack([order[same], order[same + 1]], axis=1)
 
 
-def split_groups(
-    table: pd.DataFrame, official_test: list[str], val_fraction: float, test_fraction: float, seed: int
-) -> pd.Series:
-    """`train`, `val` or `test` for each row of `table` (image_id, group, source, label, published_split).
+def fixed_test(table: pd.DataFrame, params: AssembleParams) -> pd.Series:
+    """Which rows of `table` (source, published_split) are test whatever the fractions say.
 
-    A group is never divided. Where `official_test` names a source, a group with one of its published test images is
-    test, and that source's other groups are train or val. The rest is divided within each stratum (source and label of
-    the group's first image) in the order of a seeded hash of the group's name, so that new images hardly move old ones.
+    All of `test_source` where one is left out; else the published test lists of `official_test`. Raises CxrError where
+    there is none to keep.
     """
-    table = table.sort_values("image_id")
-    honoured = table["source"].isin(official_test)
-    published = honoured & (table["published_split"] == "test")
-    groups = (
-        table.assign(honoured=honoured, published=published)
-        .groupby("group", sort=False)
-        .agg(
-            name=("image_id", "first"),
-            source=("source", "first"),
-            label=("label", "first"),
-            images=("image_id", "size"),
-            honoured=("honoured", "any"),
-            published=("published", "any"),
-        )
+    if params.test_source is not None:
+        return table["source"] == params.test_source
+    published = (table["published_split"] == "test").fillna(False)
+    for source in params.official_test:
+        if not published[table["source"] == source].any():
+            raise CxrError(
+                f"assemble.official_test: none of {int((table['source'] == source).sum())} images of {source} stands "
+                "in a published test list; take the source off official_test, or add its list to its origin"
+            )
+    return published & table["source"].isin(params.official_test)
+
+
+def split_groups(table: pd.DataFrame, params: AssembleParams, seed: int) -> pd.DataFrame:
+    """`split` (train, val, test) and `fold` of each row of `table` (group, patient_id, source, label, used, fixed).
+
+    A group is never divided. Where one holds a `fixed` test image, its fixed images are test and the others get no
+    split (null): in train they would leak, in test they would swell a list that others report on. A source whose test
+    list is kept gives nothing else to test, and where `test_source` is left out no other source does. The rest is
+    divided within each stratum (source, and the rarest label of the group) in the order of a seeded hash of the group's
+    first patient, so that new images hardly move old ones. With `folds`, what is not test falls into so many, and
+    number `fold` is val; column `fold` is -1 in test and without folds. Rows that are not `used` get no split.
+    """
+    used = table["used"].to_numpy()
+    counts = table.loc[used, "label"].value_counts()
+    rarity = {name: i for i, name in enumerate(sorted(counts.index, key=lambda name: (counts[name], name)))}
+    patients, patient_ids = pd.factorize(table["patient_id"], sort=True)
+    first_patient = pd.Series(patients).groupby(table["group"].to_numpy()).min()
+    images = pd.DataFrame(
+        {
+            "group": table["group"],
+            "source": pd.factorize(table["source"], sort=True)[0],
+            "label": table["label"].map(rarity),
+            "listed": table["source"].isin(params.official_test),
+            "fixed": table["fixed"],
+            "images": 1,
+        }
+    )[used].astype({"label": "int64"})
+    groups = images.groupby("group").agg(
+        {"source": "min", "label": "min", "listed": "max", "fixed": "max", "images": "sum"}
     )
-    groups["order"] = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in groups["name"]]
-    groups["split"] = ""
-    groups.loc[groups["published"], "split"] = "test"
-    free = groups[~groups["published"]].sort_values("order")
-    for _, stratum in free.groupby(["source", "label", "honoured"], sort=True):
-        test = 0.0 if stratum["honoured"].iloc[0] else test_fraction
-        middle = (stratum["images"].cumsum() - stratum["images"] / 2) / stratum["images"].sum()
-        splits = np.select([middle < test, middle < test + val_fraction], ["test", "val"], "train")
-        groups.loc[stratum.index, "split"] = splits
-    return table["group"].map(groups["split"]).astype("string").sort_index()
+    names = patient_ids[first_patient[groups.index]]
+    groups["order"] = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names]
+
+    free = groups[~groups["fixed"]].sort_values("order")
+    strata = free.groupby(["source", "label", "listed"])["images"]
+    middle = ((strata.cumsum() - free["images"] / 2) / strata.transform("sum")).to_numpy()
+    only_fixed = free["listed"] if params.test_source is None else True
+    test = np.where(only_fixed, 0.0, params.test_fraction)
+    fold = np.full(len(free), -1)
+    if params.folds:
+        fold = np.where(middle < test, -1, (middle - test) / (1 - test) * params.folds).astype(np.int8)
+    is_val = fold == params.fold if params.folds else middle < test + params.val_fraction
+    split = np.select([middle < test, is_val], ["test", "val"], "train")
+
+    of_group = pd.DataFrame({"split": split, "fold": fold}, index=free.index).reindex(table["group"])
+    of_group.index = table.index
+    of_group.loc[table["fixed"], "split"] = "test"
+    of_group.loc[~used] = pd.NA
+    return of_group.fillna({"fold": -1}).astype({"split": "string", "fold": "int8"})

@@ -1,19 +1,26 @@
 """Join the sources' records into one manifest: labels, duplicates, groups, splits, balance; no pixel is moved."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cxr.balance import balance_train
-from cxr.duplicates import find_duplicates
+from cxr.duplicates import find_duplicates, patient_faults
 from cxr.errors import CxrError, plain_errors
-from cxr.labels import TASKS, Task, read_label
+from cxr.labels import NO_CLASS, SEVERAL, TASKS, Task, read_label, vocabulary_of
 from cxr.manifest import MANIFEST_COLUMNS, RECORD_COLUMNS, SPLITS, read_table, write_table
-from cxr.params import AssembleParams, SourceParams, load_params
-from cxr.splits import connect, patient_pairs, split_groups
-from cxr.store import read_thumbs
+from cxr.params import AssembleParams, OwnSource, SourceParams, load_params
+from cxr.review import decide, read_reviewed, write_review
+from cxr.splits import connect, fixed_test, patient_pairs, persons, split_groups
+from cxr.store import read_thumbs, write_whole
+
+COPY = "duplicate"
+CONTRADICTING = "duplicates with contradicting labels"
+NEAR_TEST = "shares a patient or an image with kept test images"
+SHOWN_WORDS = 50  # of a source in the report
 
 
 def assemble(
@@ -22,117 +29,219 @@ def assemble(
     sources: dict[str, SourceParams],
     seed: int,
     images: Path,
+    reviewed: Path,
     manifest_path: Path,
     report_path: Path,
+    review: Path,
 ) -> None:
-    records = pd.concat(
-        [read_table(images / s / "records.parquet", RECORD_COLUMNS) for s in sources], ignore_index=True
-    )
+    """`reviewed`: what a person decided on pairs of images; `review`: the folder of the page that asks for it."""
+
+    def thumbs_of(rows: pd.DataFrame) -> np.ndarray:
+        return read_thumbs(images, rows)
+
+    table = pd.concat([read_table(images / s / "records.parquet", RECORD_COLUMNS) for s in sources], ignore_index=True)
     rejected = {s: pd.read_csv(images / s / "rejected.csv", keep_default_na=False) for s in sources}
 
-    label, reason = label_records(records, task, params.unknown_findings)
-    left_out = [records.loc[label.isna(), ["image_id", "source"]].assign(reason=reason)]
-    used = records.assign(label=label)[label.notna()].reset_index(drop=True)
+    table, words = label_records(table, task, params, sources)
+    table["fixed"] = fixed_test(table, params)
+    duplicates = find_duplicates(table, params.duplicates, thumbs_of)
+    duplicates = decide(duplicates, read_reviewed(reviewed, table), table)
+    together = [duplicates.same, duplicates.unsure, patient_pairs(persons(table, sources))]
+    table["image"] = connect(len(table), duplicates.same)
+    table["group"] = connect(len(table), np.concatenate(together))
+    own_label = table["label"]
+    table = settle_copies(table, params.label_priority)
+    table["relabelled"] = table["label"].notna() & (table["label"] != own_label)
+    table["used"] = table["reason"].isna()
+    table[["split", "fold"]] = split_groups(table, params, seed)
+    table.loc[table["used"] & table["split"].isna(), "reason"] = NEAR_TEST
 
-    duplicates = find_duplicates(used, params.duplicates, lambda rows: read_thumbs(images, rows))
-    keep, dropped = drop_duplicates(used, duplicates.same, params.official_test)
-    left_out.append(dropped)
-    together = [duplicates.same, duplicates.unsure, patient_pairs(used["patient_id"])]
-    used["group"] = connect(len(used), np.concatenate(together))
-    used["split"] = split_groups(used, params.official_test, params.val_fraction, params.test_fraction, seed)
-    used["fold"] = -1
-    used = used[keep]
-    check_classes(used, task)
-
-    manifest = balance_train(used, params.balance.how, seed).sort_values("image_id", ignore_index=True)
+    used = table[table["reason"].isna()]
+    check_classes(used, task, params)
+    manifest = balance_train(used, params.balance, seed).sort_values("image_id", ignore_index=True)
     manifest["group"] = pd.factorize(manifest["group"])[0]
-    report = account(records, rejected, pd.concat(left_out), manifest, task)
+    group_sizes = manifest["group"].value_counts()
+    report = {
+        "task": task.name,
+        "sources": account(table, rejected, words, patient_faults(table, duplicates.same), manifest, task),
+        "pairs": {verdict: int((duplicates.verdict == verdict).sum()) for verdict in ("same", "unsure", "different")},
+        "used": len(manifest),
+        "groups": len(group_sizes),
+        "largest_group": int(group_sizes.max()),
+        "splits": count_splits(manifest, params, task),
+        "balance": count_balance(manifest, params),
+    }
+    write_review(review, table, duplicates, thumbs_of)
     write_table(manifest[list(MANIFEST_COLUMNS)].astype(MANIFEST_COLUMNS), manifest_path)
     report_path.parent.mkdir(parents=True, exist_ok=True)
-    report_path.write_text(json.dumps(report, indent=2) + "\n")
+    write_whole(report_path, (json.dumps(report, indent=2) + "\n").encode())
     print(table_of(report))
 
 
-def label_records(records: pd.DataFrame, task: Task, unknown_findings: str) -> tuple[pd.Series, pd.Series]:
-    """Label of each record, null where it has none, and the reasons for the nulls. Raises CxrError on unknown words."""
-    words = records[["source", "findings"]].drop_duplicates()
-    readings = {(s, f): read_label(task, s, f) for s, f in zip(words["source"], words["findings"], strict=True)}
-    unknown = {key: reading.unknown for key, reading in readings.items() if reading.unknown}
-    if unknown and unknown_findings == "stop":
-        (source, findings), (word, *_) = next(iter(unknown.items()))
-        of = records[(records["source"] == source) & (records["findings"] == findings)]
-        raise CxrError(
-            f"{of['image_id'].iloc[0]}: finding {word!r} (in {findings!r}, {len(of)} images) is not known for "
-            f"{source}; add it to the table in cxr/labels.py, or set assemble.unknown_findings to set-aside"
-        )
-    of_record = [readings[key] for key in zip(records["source"], records["findings"], strict=True)]
-    label = pd.Series([reading.label for reading in of_record], records.index, dtype="string")
-    reason = pd.Series([reading.reason for reading in of_record], records.index, dtype="string")
-    return label, reason[label.isna()]
+def label_records(
+    table: pd.DataFrame, task: Task, params: AssembleParams, sources: dict[str, SourceParams]
+) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """`table` with `label`, null where it has none, and `reason`, null where it has one.
 
-
-def drop_duplicates(used: pd.DataFrame, pairs: np.ndarray, official_test: list[str]) -> tuple[pd.Series, pd.DataFrame]:
-    """Which rows to keep: of each set of duplicates the published test image, else the largest file.
-
-    A set whose labels contradict each other is left out whole.
+    The counts are the words of the images without a label, by source. Raises CxrError on unknown words where
+    `unknown_findings` is stop.
     """
-    published = used["source"].isin(official_test) & (used["published_split"] == "test")
-    ranked = used.assign(
-        same=connect(len(used), pairs), later=~published, pixels=-used["width"].astype("int64") * used["height"]
-    ).sort_values(["same", "later", "pixels", "image_id"])
-    first = ~ranked["same"].duplicated()
-    conflict = ranked.groupby("same")["label"].transform("nunique") > 1
-    keep = (first & ~conflict).sort_index()
-    reason = pd.Series("duplicate", used.index, dtype="string")
-    reason[conflict.sort_index()] = "duplicates with contradicting labels"
-    return keep, used.loc[~keep, ["image_id", "source"]].assign(reason=reason[~keep])
+    number, findings = pd.factorize(pd.MultiIndex.from_frame(table[["source", "findings"]].fillna("")))
+    vocabularies = {name: vocabulary_of(source, params.pneumonia_findings) for name, source in sources.items()}
+    words: dict[str, Counter] = {source: Counter() for source in sources}
+    readings = []
+    for (source, finding), n in zip(findings, np.bincount(number).tolist(), strict=True):
+        reading = read_label(task, vocabularies[source], finding)
+        if reading.unknown and params.unknown_findings == "stop":
+            image = table.loc[number == len(readings), "image_id"].min()
+            raise CxrError(_unknown(image, source, sources[source], finding, reading.unknown[0], n))
+        if reading.label is None:
+            words[source].update(dict.fromkeys(reading.words, n))
+        readings.append(reading)
+    table = table.assign(
+        label=pd.array(np.array([reading.label for reading in readings], object)[number], dtype="string"),
+        reason=pd.array(np.array([reading.reason for reading in readings], object)[number], dtype="string"),
+    )
+    return table, {source: most_common(counts) for source, counts in words.items()}
 
 
-def check_classes(used: pd.DataFrame, task: Task) -> None:
-    """Raises CxrError where a class has no group in some split."""
-    groups = used.groupby(["label", "split"])["group"].nunique()
+def _unknown(image: str, source: str, section: SourceParams, finding: str, word: str, n: int) -> str:
+    where = f"sources.{source}.words" if isinstance(section, OwnSource) else "the table in cxr/labels.py"
+    return (
+        f"{image}: finding {word!r} (in {finding!r}, {n} images) is not known for {source}; add it to {where}, or set "
+        "assemble.unknown_findings to set-aside"
+    )
+
+
+def most_common(words: Counter) -> dict[str, int]:
+    """Counts, the largest first; of a source of free text only the first are told."""
+    ordered = sorted(words.items(), key=lambda item: (-item[1], item[0]))
+    rest = ordered[SHOWN_WORDS:]
+    return dict(ordered[:SHOWN_WORDS]) | ({f"({len(rest)} more words)": sum(n for _, n in rest)} if rest else {})
+
+
+def settle_copies(table: pd.DataFrame, label_priority: list[str]) -> pd.DataFrame:
+    """Of each set of copies (equal `image`) the fixed test image stays, else the largest file; with it stays one label.
+
+    The label is that of the first source in `label_priority` that says anything of the image, else what all say. A set
+    in which these contradict each other is left out whole, as is one of which that source says that it shows no class.
+    """
+    rank = {source: i for i, source in enumerate(label_priority)}
+    copies = table[table["image"].duplicated(keep=False)]
+    said = copies[copies["label"].notna() | copies["reason"].isin([NO_CLASS, SEVERAL])]
+    ranks = said["source"].map(rank).fillna(len(rank)).astype("int64")
+    believed = said[ranks == ranks.groupby(said["image"]).transform("min")]
+    by_image = believed.assign(other=believed["label"].isna()).groupby("image")
+    verdict = by_image.agg(labels=("label", "nunique"), label=("label", "first"), other=("other", "any"))
+    verdict["source"] = by_image["source"].first()
+    verdict["contradicting"] = (verdict["labels"] > 1) | ((verdict["label"] == "Normal") & verdict["other"])
+
+    labelled = copies[copies["label"].notna()]
+    of_image = verdict.loc[labelled["image"]].set_index(labelled.index)
+    order = labelled.assign(
+        later=~labelled["fixed"], pixels=-labelled["width"].astype("int64") * labelled["height"]
+    ).sort_values(["image", "later", "pixels", "image_id"])
+    reason = pd.Series(pd.NA, labelled.index, dtype="string")
+    reason[order.index[order["image"].duplicated()]] = COPY
+    overruled = of_image["label"].isna()
+    reason[overruled] = f"{NO_CLASS}, says " + of_image["source"][overruled]
+    reason[of_image["contradicting"]] = CONTRADICTING
+    table = table.copy()
+    table.loc[labelled.index, "reason"] = reason
+    table.loc[labelled.index, "label"] = of_image["label"]
+    return table
+
+
+def check_classes(used: pd.DataFrame, task: Task, params: AssembleParams) -> None:
+    """Raises CxrError where a class has no group in some split, or in some fold."""
+    parts, part = list(SPLITS), used["split"]
+    remedy = "add images of it, change assemble.*_fraction, or choose another task"
+    if params.folds:
+        parts = [*(f"fold {k}" for k in range(params.folds)), "test"]
+        part = part.where(used["fold"] < 0, "fold " + used["fold"].astype("string"))
+        remedy = "add images of it, lower assemble.folds, or choose another task"
+    groups = used.groupby(["label", part])["group"].nunique()
     for name in task.classes:
-        in_split = {split: int(groups.get((name, split), 0)) for split in SPLITS}
-        if min(in_split.values()) == 0:
-            found = ", ".join(f"{n} in {split}" for split, n in in_split.items())
-            raise CxrError(
-                f"task {task.name}: class {name!r} has too few patients to split (groups: {found}; at least 1 in each "
-                "is needed); add images of it, change assemble.*_fraction, or choose another task"
-            )
+        in_part = {p: int(groups.get((name, p), 0)) for p in parts}
+        if min(in_part.values()) > 0:
+            continue
+        if params.test_source is not None and in_part["test"] in (0, sum(in_part.values())):
+            share = "none" if in_part["test"] == 0 else "all"
+            remedy = f"assemble.test_source {params.test_source} has {share}: leave out another, or change the task"
+        found = ", ".join(f"{n} in {p}" for p, n in in_part.items())
+        raise CxrError(
+            f"task {task.name}: class {name!r} has too few patients to split (groups: {found}; at least 1 in each "
+            f"is needed); {remedy}"
+        )
 
 
 def account(
-    records: pd.DataFrame, rejected: dict[str, pd.DataFrame], left_out: pd.DataFrame, manifest: pd.DataFrame, task: Task
-) -> dict:
+    table: pd.DataFrame,
+    rejected: dict[str, pd.DataFrame],
+    words: dict[str, dict[str, int]],
+    faults: dict[str, dict],
+    manifest: pd.DataFrame,
+    task: Task,
+) -> dict[str, dict]:
     """Where every file and row of each source went; the counts of a source add up to its `raw`."""
     sources = {}
-    for source, table in rejected.items():
-        of = manifest[manifest["source"] == source]
-        reasons = left_out.loc[left_out["source"] == source, "reason"].value_counts()
-        sources[source] = {
-            "raw": len(table) + int((records["source"] == source).sum()),
-            "rejected_at_ingest": {k: int(v) for k, v in table["reason"].value_counts().sort_index().items()},
-            "left_out_at_assembly": {k: int(v) for k, v in reasons.sort_index().items()},
-            "used": {
-                split: {name: int(((of["split"] == split) & (of["label"] == name)).sum()) for name in task.classes}
-                for split in SPLITS
-            },
+    for source, left_out in rejected.items():
+        records, used = table[table["source"] == source], manifest[manifest["source"] == source]
+        counts = used.groupby(["split", "label"]).size()
+        part = {
+            "raw": len(left_out) + len(records),
+            "rejected_at_ingest": count(left_out["reason"]),
+            "left_out_at_assembly": count(records["reason"]),
+            "words_left_out": words[source],
+            "relabelled": int(used["relabelled"].sum()),
+            "one_image_under_several_patients": faults.get(source, {}),
+            "used": {split: {name: int(counts.get((split, name), 0)) for name in task.classes} for split in SPLITS},
         }
-        counted = sum(
-            sum(part.values()) for key, part in sources[source].items() if key.endswith(("ingest", "assembly"))
-        )
-        if counted + len(of) != sources[source]["raw"]:
-            raise CxrError(
-                f"assemble: {source} had {sources[source]['raw']} files and rows, {counted + len(of)} are accounted for"
-            )
-    train = manifest[manifest["split"] == "train"]
+        counted = sum(part["rejected_at_ingest"].values()) + sum(part["left_out_at_assembly"].values()) + len(used)
+        if counted != part["raw"]:
+            raise CxrError(f"assemble: {source} had {part['raw']} files and rows, {counted} are accounted for")
+        sources[source] = part
+    return sources
+
+
+def count(reasons: pd.Series) -> dict[str, int]:
+    return {reason: int(n) for reason, n in reasons.value_counts().sort_index().items()}
+
+
+def count_splits(manifest: pd.DataFrame, params: AssembleParams, task: Task) -> dict:
+    """Who decided on test, and what each split and each fold holds."""
+    folds = manifest[manifest["fold"] >= 0]
+    by_fold = folds.groupby(["fold", "label"]).size()
+    by_split = manifest.groupby("split")["group"].agg(["size", "nunique"])
     return {
-        "task": task.name,
-        "sources": sources,
-        "used": len(manifest),
-        "groups": int(manifest["group"].nunique()),
-        "shown_per_epoch": {name: int(train.loc[train["label"] == name, "copies"].sum()) for name in task.classes},
-        "weight": {name: round(float(train.loc[train["label"] == name, "weight"].mean()), 4) for name in task.classes},
+        "official_test": params.official_test if params.test_source is None else [],
+        "test_source": params.test_source,
+        "images": {split: int(by_split.loc[split, "size"]) for split in SPLITS},
+        "groups": {split: int(by_split.loc[split, "nunique"]) for split in SPLITS},
+        "folds": [{name: int(by_fold.get((k, name), 0)) for name in task.classes} for k in range(params.folds)],
+    }
+
+
+def count_balance(manifest: pd.DataFrame, params: AssembleParams) -> dict:
+    """What balancing did to each class and source of the train split; `share` is of what the loss counts."""
+    train = manifest[manifest["split"] == "train"]
+    train = train.assign(
+        counted=train["copies"] * train["weight"], dropped=train["copies"] == 0, repeated=train["copies"] > 1
+    )
+    cells = train.groupby(["label", "source"], as_index=False).agg(
+        images=("copies", "size"),
+        dropped=("dropped", "sum"),
+        repeated=("repeated", "sum"),
+        most_copies=("copies", "max"),
+        shown_per_epoch=("copies", "sum"),
+        weight=("weight", "first"),
+        share=("counted", "sum"),
+    )
+    cells["share"] /= cells["share"].sum()
+    return {
+        "how": params.balance.how,
+        "per": params.balance.per,
+        "train": cells.round({"weight": 4, "share": 4}).to_dict("records"),
     }
 
 
@@ -157,5 +266,6 @@ if __name__ == "__main__":
         p = load_params()
         assemble(
             TASKS[p.task], p.assemble, p.sources, p.seed,
-            Path("data/images"), Path("data/manifest.parquet"), Path("reports/assembly.json"),
+            Path("data/images"), Path("data/reviewed_pairs.csv"), Path("data/manifest.parquet"),
+            Path("reports/assembly.json"), Path("reports/duplicates"),
         )  # fmt: skip

@@ -15,18 +15,22 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from cxr.archives import Tree
 from cxr.demo import draw_source, faults, layouts
 from cxr.demo.anatomy import draw_adult
 from cxr.demo.cases import CASES, covid_cases, find_case, kermany_cases, nih_cases
 from cxr.demo.disease import draw_opacity
 from cxr.demo.draw import draw_case
 from cxr.demo.phantom import SHAPE, X, build_chest
-from cxr.labels import TASKS, read_label
+from cxr.labels import TASKS, read_label, vocabulary_of
+from cxr.params import load_params
 from cxr.sources import READERS, Found
 
 SEED = 5
 IMAGES = {"kermany": 32, "nih": 30, "covid": 24}
 COVID = "covid-chestxray-dataset"
+SECTIONS = load_params().sources
+WORDS = {name: vocabulary_of(section, ["Pneumonia"]) for name, section in SECTIONS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +101,7 @@ def test_another_seed_gives_other_pictures():
 
 @pytest.mark.parametrize("source", IMAGES)
 def test_readers_read_what_is_drawn_and_account_for_each_fault(source, drawn):
-    items = list(READERS[source](drawn / source))
+    items = list(READERS[source](Tree(drawn / source), SECTIONS[source]))
     found = [item for item in items if isinstance(item, Found)]
     reasons = [item.reason for item in items if not isinstance(item, Found)]
     planted = {
@@ -125,7 +129,7 @@ def test_readers_read_what_is_drawn_and_account_for_each_fault(source, drawn):
 def test_every_finding_is_a_known_word_of_every_task(source):
     findings = {case.finding for case in islice(CASES[source](SEED), 300)}
     for task in TASKS.values():
-        assert [read_label(task, source, finding).unknown for finding in findings] == [()] * len(findings)
+        assert [read_label(task, WORDS[source], finding).unknown for finding in findings] == [()] * len(findings)
 
 
 @pytest.mark.parametrize("source", IMAGES)
@@ -267,8 +271,8 @@ def test_covid_holds_shrunken_copies_of_the_same_class(name, original, drawn, co
     assert np.corrcoef(small)[0, 1] > 0.995
     finding = find_case(SEED, source, path).finding
     for task in ("covid", "pneumonia"):
-        label = read_label(TASKS[task], source, finding).label
-        assert label == read_label(TASKS[task], "covid", covid_rows[name]["finding"]).label
+        label = read_label(TASKS[task], WORDS[source], finding).label
+        assert label == read_label(TASKS[task], WORDS["covid"], covid_rows[name]["finding"]).label
         assert label is not None
 
 

@@ -63,7 +63,7 @@ def write_nih(folder: Path) -> None:
             finding, bright = (("No Finding", 0.0), ("Infiltration|Pneumonia", 1.0))[n % 2]
             for follow_up in range(1 + n % 2):
                 name = f"{n:08d}_{follow_up:03d}.png"
-                _add(archive, f"images/{name}", encode(picture(5000 + 10 * n + follow_up, bright, 90, 90), ".png"))
+                _add(archive, f"images/{name}", encode(picture(50_000 + 10 * n + follow_up, bright, 90, 90), ".png"))
                 table.append(f"{name},{finding},{follow_up},{n},{30 + n},{'MF'[n % 2]},PA,90,90,0.14,0.14\n")
                 lists["test_list.txt" if n % 5 == 0 else "train_val_list.txt"].append(name)
         _add(archive, "images/99999999_000.png", encode(picture(1, 0, 90, 90), ".png"))
@@ -97,7 +97,7 @@ def write_covid(folder: Path) -> None:
     add(201, "COVID-19", "Axial", "CT", "ct.png", picture(2, 0))
     add(202, "todo", "PA", "X-ray", "todo.png", picture(3, 0))
     add(203, "COVID-19", "", "X-ray", "unstated.png", picture(4, 0))
-    copy = cv2.resize(picture(5000, 0.0, 90, 90), (140, 140), interpolation=cv2.INTER_CUBIC)
+    copy = cv2.resize(picture(50_000, 0.0, 90, 90), (140, 140), interpolation=cv2.INTER_CUBIC)
     add(204, "No Finding", "PA", "X-ray", "copy-of-nih-0.jpg", copy)
     with open(folder / "covid-chestxray-dataset/metadata.csv", "w", newline="") as file:
         writer = csv.writer(file)
