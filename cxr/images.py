@@ -4,37 +4,41 @@ One code path: ingest and the service both call `load_radiograph`, so what is tr
 """
 
 import struct
-import subprocess
-import sys
+import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
 
 import cv2
 import numpy as np
-import pydicom
 from PIL import Image
-from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from cxr.canonical import to_canonical
+from cxr.dicom import decode_dicom, is_dicom, read_dicom_size
 from cxr.errors import ImageError
 from cxr.params import PixelParams
 
 THUMB_SIZE = 64
 EXIF_ORIENTATION = 274
-DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"  # inflates up to 1029:1 before anything can be checked
 
-# The decoders that raise on damaged data. GDCM reads the other compressed syntaxes and aborts the whole process on some
-# damaged files, so it runs in a process of its own (0.3 s).
-DICOM_DECODERS = {JPEGBaseline8Bit: "pillow", JPEG2000: "pillow", JPEG2000Lossless: "pillow", RLELossless: "pydicom"}
-GDCM_PROCESS = """
-import io, sys, numpy, pydicom
-pixels = io.BytesIO()
-numpy.save(pixels, pydicom.dcmread(io.BytesIO(sys.stdin.buffer.read())).pixel_array)
-sys.stdout.buffer.write(pixels.getvalue())
-"""
-GDCM_SECONDS = 60
+MIN_SIDE = 32  # pixels; icons and 1 x 1 placeholders show no lung
+MAX_CHUNKS = 100_000  # of a PNG; each costs the decoder time, however empty
+MAX_SCANS = 100  # of a progressive JPEG, each over all pixels; encoders make about ten
+INFLATION = 1032  # times, the most that deflate reaches
+WORTH_COUNTING = 2 << 30  # bytes that a PNG could inflate to in 4 s: only above are they counted beforehand
+PIECE = 1 << 16  # bytes
+PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+PNG_CHUNKS = 33  # place of the first chunk after the header
+PNG_TEXTS = (b"zTXt", b"iTXt", b"iCCP")
+PNG_PALETTE = 3  # colour type whose depth is that of an index
+
+# How files begin that are met under the names of images
+KINDS = (
+    (b"GIF8", "GIF"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"RIFF", "WebP"), (b"%PDF", "PDF"),
+    (b"\0\0\0\x0cjP", "JPEG 2000"), (b"\xff\x4f\xff\x51", "JPEG 2000"), (b"PK", "a zip archive"),
+    (b"\x1f\x8b", "packed by gzip"), (b"version https://git-lfs", "a Git LFS pointer (git lfs pull brings the file)"),
+    (b"\0\5\x16\7", "what macOS notes beside a file"), (b"<", "a web page, SVG or other XML"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,17 @@ class Radiograph:
 def load_radiograph(data: bytes, params: PixelParams) -> Radiograph:
     """Read one PNG, JPEG or single-frame DICOM file into the canonical square.
 
-    Raises ImageError for anything else, for a truncated file and for more than `params.max_megapixels`.
+    Raises ImageError for anything else, for a truncated file, for less than MIN_SIDE and for more than
+    `params.max_megapixels`. Memory stays within a few bytes a pixel, whatever the file claims.
     """
     header = read_header(data)
+    if min(header.width, header.height) < MIN_SIDE:
+        raise ImageError(f"{header.width}x{header.height} pixels: a side of less than {MIN_SIDE} is refused")
     if header.width * header.height > params.max_megapixels * 1e6:
         raise ImageError(
             f"{header.width}x{header.height} pixels: more than {params.max_megapixels:g} megapixels are refused"
         )
-    pixels = _decode_dicom(data, header) if header.format == "DICOM" else _decode_raster(data, header, params.size)
+    pixels = decode_dicom(data) if header.format == "DICOM" else _decode_raster(data, header, params.size)
     thumb = to_thumb(pixels)
     return Radiograph(
         to_canonical(pixels, params), thumb, header.width, header.height, header.bits, perceptual_hash(thumb)
@@ -82,31 +89,46 @@ def load_radiograph(data: bytes, params: PixelParams) -> Radiograph:
 
 def read_header(data: bytes) -> Header:
     """Read format, size and depth without decoding. Raises ImageError for an unknown or broken header."""
-    if data[128:132] == b"DICM":
-        return _read_dicom_header(data)
+    if is_dicom(data):
+        return Header("DICOM", *read_dicom_size(data))
+    if data.startswith(PNG_START):
+        return _read_png_header(data)
     try:
-        with Image.open(BytesIO(data), formats=("PNG", "JPEG")) as image:
-            bits = {"I;16": 16, "I;16B": 16, "I": 16, "1": 1}.get(image.mode, 8)
+        with Image.open(BytesIO(data), formats=("JPEG",)) as image:
             width, height = image.size
-            if image.format == "JPEG" and image.getexif().get(EXIF_ORIENTATION, 1) > 4:  # the decoder turns it
+            if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8):  # the decoder turns it
                 width, height = height, width
-            return Header("PNG" if image.format == "PNG" else "JPEG", width, height, bits)
+            return Header("JPEG", width, height, 8)
     except Image.DecompressionBombError:
-        raise ImageError("the header claims a decompression bomb") from None
+        raise ImageError("the JPEG header claims a decompression bomb") from None
     except (OSError, SyntaxError, ValueError):
-        raise ImageError(f"not a PNG, JPEG or DICOM file (it starts with {data[:8].hex(' ') or 'nothing'})") from None
+        if data.startswith(JPEG_START):
+            raise ImageError("the JPEG header is damaged") from None
+        raise ImageError(f"not a PNG, JPEG or DICOM file{_what_instead(data)}") from None
+
+
+def _read_png_header(data: bytes) -> Header:
+    if data[12:16] != b"IHDR" or len(data) < PNG_CHUNKS:
+        raise ImageError("the PNG header is damaged")
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    return Header("PNG", width, height, 8 if colour == PNG_PALETTE else depth)
+
+
+def _what_instead(data: bytes) -> str:
+    start = data[:64].lstrip()
+    kind = next((kind for begin, kind in KINDS if start.startswith(begin)), None)
+    if data[4:8] == b"ftyp":
+        kind = "HEIC, AVIF or a film"
+    return f" but {kind}" if kind else f" (it starts with {data[:8].hex(' ') or 'nothing'})"
 
 
 def _decode_raster(data: bytes, header: Header, size: int) -> np.ndarray:
     if header.format == "JPEG":
-        # 0xFF is never bare inside entropy-coded data, so the last scan of a whole file is followed by an end marker
-        whole = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-        flags = _jpeg_scale(min(header.width, header.height), size)
+        _check_jpeg(data)
+        flags = jpeg_scale(min(header.width, header.height), size)
     else:
-        whole = _png_is_whole(data)
+        _check_png(data, header)
         flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYDEPTH if header.bits > 8 else 0)
-    if not whole:
-        raise ImageError(f"the {header.format} file is truncated at {len(data)} bytes")
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -116,18 +138,64 @@ def _decode_raster(data: bytes, header: Header, size: int) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else _to_uint8(pixels)
 
 
-def _png_is_whole(data: bytes) -> bool:
-    """Whether every chunk up to IEND lies inside the file: OpenCV first allocates what a chunk claims, up to 2 GB."""
-    place = 8
-    while place + 12 <= len(data):
+def _check_jpeg(data: bytes) -> None:
+    """Raise ImageError for a file that is cut off, or has a scan bomb's number of scans."""
+    # 0xFF is never bare inside entropy-coded data, so the last scan of a whole file is followed by an end marker
+    if data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
+        raise ImageError(f"the JPEG file is truncated at {len(data)} bytes")
+    scans = data.count(b"\xff\xda")
+    if scans > MAX_SCANS:
+        raise ImageError(f"the JPEG file holds {scans} scans; more than {MAX_SCANS} are refused")
+
+
+def _check_png(data: bytes, header: Header) -> None:
+    """Raise ImageError for a file that is cut off, holds several images, or inflates to more than its pixels.
+
+    OpenCV allocates what a chunk claims, up to 2 GB, before it looks, and inflates pixel data to its end.
+    """
+    place, packed, text_bytes = PNG_CHUNKS, [], 0
+    for _ in range(MAX_CHUNKS):
+        if place + 12 > len(data):
+            raise ImageError(f"the PNG file is truncated at {len(data)} bytes")
         length, kind = struct.unpack_from(">I4s", data, place)
         if kind == b"IEND":
-            return True
+            break
+        if kind == b"acTL":
+            raise ImageError("the PNG file is an animation; one radiograph is expected")
+        if kind == b"IDAT":
+            packed.append(memoryview(data)[place + 8 : place + 8 + length])
+        elif kind in PNG_TEXTS:
+            text_bytes += length
         place += 12 + length
+    else:
+        raise ImageError(f"the PNG file holds more than {MAX_CHUNKS} chunks")
+    if INFLATION * text_bytes > WORTH_COUNTING:
+        raise ImageError(f"the PNG file holds {text_bytes} bytes of packed text and profiles")
+    # four samples of two bytes a pixel and a filter byte a row are the most, interlaced twice as many rows
+    pixel_bytes = header.height * (8 * header.width + 2)
+    if INFLATION * sum(map(len, packed)) > WORTH_COUNTING + pixel_bytes and _inflated_beyond(packed, pixel_bytes):
+        raise ImageError(f"the PNG file inflates to more than its {header.width}x{header.height} pixels")
+
+
+def _inflated_beyond(packed: list[memoryview], limit: int) -> bool:
+    """Whether packed pixels inflate to more than `limit` bytes; nothing is kept, and no more is inflated."""
+    inflate = zlib.decompressobj()
+    inflated = 0
+    try:
+        for piece in packed:
+            for start in range(0, len(piece), PIECE):
+                rest = piece[start : start + PIECE]
+                while rest and not inflate.eof:
+                    inflated += len(inflate.decompress(rest, 16 * PIECE))
+                    rest = inflate.unconsumed_tail
+                    if inflated > limit:
+                        return True
+    except zlib.error:  # the decoder says so too
+        pass
     return False
 
 
-def _jpeg_scale(shorter_side: int, size: int) -> int:
+def jpeg_scale(shorter_side: int, size: int) -> int:
     """The JPEG decoder's own down-scaling, kept at twice the target so that area resampling has pixels to average."""
     for factor, flag in (
         (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
@@ -139,57 +207,11 @@ def _jpeg_scale(shorter_side: int, size: int) -> int:
     return cv2.IMREAD_GRAYSCALE
 
 
-def _read_dicom_header(data: bytes) -> Header:
-    if DEFLATED_SYNTAX in data[:4096]:
-        raise ImageError("DICOM with the deflated transfer syntax is refused; send it uncompressed or as JPEG")
-    try:
-        dataset = pydicom.dcmread(BytesIO(data), stop_before_pixels=True)
-        frames = int(dataset.get("NumberOfFrames") or 1)
-        header = Header("DICOM", int(dataset.Columns), int(dataset.Rows), int(dataset.BitsStored))
-        photometric = dataset.PhotometricInterpretation
-    except Exception as error:  # pydicom raises many types on malformed data
-        raise ImageError(f"the DICOM header cannot be read ({_brief(error)})") from None
-    if frames != 1:
-        raise ImageError(f"the DICOM file holds {frames} frames; one radiograph is expected")
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ImageError(f"DICOM photometric interpretation {photometric}; MONOCHROME1 or MONOCHROME2 is expected")
-    return header
-
-
-def _decode_dicom(data: bytes, header: Header) -> np.ndarray:
-    """Modality and VOI transforms applied, MONOCHROME1 inverted (DICOM PS3.3, C.7.6.3.1.2 and C.11)."""
-    try:
-        dataset = pydicom.dcmread(BytesIO(data))
-        pixels = _dicom_pixels(data, dataset)
-        pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
-    except Exception as error:  # codecs and pydicom raise many types on malformed data
-        raise ImageError(f"the DICOM pixel data cannot be decoded ({_brief(error)})") from None
-    if pixels.shape != (header.height, header.width) or not np.isfinite([pixels.min(), pixels.max()]).all():
-        raise ImageError(f"the DICOM pixel data of shape {pixels.shape} is not one grey image as its header says")
-    pixels = _to_uint8(pixels)
-    return 255 - pixels if dataset.PhotometricInterpretation == "MONOCHROME1" else pixels
-
-
-def _dicom_pixels(data: bytes, dataset: pydicom.Dataset) -> np.ndarray:
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated and syntax not in DICOM_DECODERS:
-        command = [sys.executable, "-I", "-c", GDCM_PROCESS]
-        done = subprocess.run(command, input=data, capture_output=True, timeout=GDCM_SECONDS)
-        if done.returncode:
-            raise ValueError(f"the decoder stopped with status {done.returncode}, transfer syntax {syntax}")
-        return np.load(BytesIO(done.stdout))
-    dataset.pixel_array_options(decoding_plugin=DICOM_DECODERS.get(syntax, ""))
-    return dataset.pixel_array
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:120]}"  # pydicom quotes the file's bytes at any length
-
-
 def _to_uint8(pixels: np.ndarray) -> np.ndarray:
-    """Stretch 9- to 16-bit values to 0-255 by their own range: how many bits are used is not told reliably."""
+    """Stretch uint16 values to 0-255 by their own range: how many bits are used is not told reliably."""
     low, high = float(pixels.min()), float(pixels.max())
-    return np.round((pixels.astype(np.float32) - low) * (255 / max(high - low, 1))).astype(np.uint8)
+    grey = np.round((np.arange(1 << 16, dtype=np.float32) - low) * (255 / max(high - low, 1)))
+    return cv2.LUT(pixels, np.clip(grey, 0, 255).astype(np.uint8))
 
 
 def to_thumb(pixels: np.ndarray) -> np.ndarray:
