@@ -1,13 +1,14 @@
-"""False alarms and power of the drift verdict, beside Evidently's defaults: `python -m benchmarks.drift`.
+"""False alarms and power of the drift verdict, beside Evidently's defaults: `python -m benchmarks.drift [FOLDER]`.
 
 Windows of 30, 50 and 100 images are compared with a reference of other images of the same pool, unchanged (false
-alarms) or with one change (power). The pool is Kermany's radiographs where `../shared/real/kermany` holds them, else
+alarms) or with one change (power). The pool is the radiographs of FOLDER/kermany where one is given, else
 synthetic ones. Ours is the monitor's rule on the ten descriptors: Kolmogorov-Smirnov at alpha / 10, any column.
 Evidently's is the test that it chooses for a numerical column by itself, which depends on the size of the reference;
 its report calls it drift when half of the columns drift, a reader when any does.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +24,10 @@ from scipy.stats import ks_2samp
 from cxr.drift import judge
 from cxr.images import describe, load_radiograph
 from cxr.manifest import DESCRIPTORS
+from cxr.params import load_params
 
-REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "real" / "kermany" / "chest_xray"
+REAL = Path(sys.argv[1], "kermany") if len(sys.argv) > 1 else None
+PIXELS = load_params().ingest.pixels
 SEED, POOL, ALPHA = 2026, 1600, 0.05
 WINDOWS, REFERENCES = (30, 50, 100), (1000, 1001)
 NULL_TRIALS, POWER_TRIALS = 400, 100
@@ -60,7 +63,7 @@ def main() -> None:
 def load_pool() -> tuple[list[np.ndarray], str]:
     """POOL images, uint8 of any size, and where they come from."""
     rng = np.random.default_rng(SEED)
-    paths = sorted(REAL.glob("train/*/*.jpeg"))
+    paths = sorted(REAL.glob("chest_xray/train/*/*.jpeg")) if REAL else []
     if len(paths) >= POOL:
         chosen = rng.choice(len(paths), POOL, replace=False)
         return [cv2.imread(str(paths[i]), cv2.IMREAD_GRAYSCALE) for i in chosen], "Kermany's train split"
@@ -82,7 +85,7 @@ def describe_all(images: list[np.ndarray], change: Callable[[np.ndarray], np.nda
 
     def one(image: np.ndarray) -> dict[str, float]:
         data = cv2.imencode(".png", change(image), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
-        return describe(load_radiograph(data, 128, "letterbox", 64))
+        return describe(load_radiograph(data, PIXELS))
 
     with ThreadPoolExecutor() as threads:
         return pd.DataFrame(list(threads.map(one, images)), columns=list(DESCRIPTORS)).astype(np.float32)

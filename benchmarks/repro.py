@@ -24,7 +24,8 @@ def clone(folder: Path, real: Path | None) -> Path:
         params = folder / "params.yaml"
         text = params.read_text()
         for source in SOURCES:
-            text = text.replace(f"  {source}:\n    origin: demo", f"  {source}:\n    origin: {real / source}")
+            entry = f"    reader: {source}\n    origin: "
+            text = text.replace(f"{entry}demo", f"{entry}{real / source}")
         params.write_text(text)
     return folder
 
