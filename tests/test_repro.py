@@ -55,7 +55,8 @@ def copy(tmp_path_factory) -> Path:
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     files = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
     for name in filter(None, files):
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.endswith(".json"):
+        result = name == "dvc.lock" or (name.startswith("reports/") and name.endswith(".json"))
+        if (ROOT / name).is_file() and not result:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     set_params(
