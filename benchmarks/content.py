@@ -36,8 +36,9 @@ from cxr.demo import draw_source, faults
 from cxr.demo.cases import CASES
 from cxr.demo.draw import draw_case
 from cxr.demo.other_views import draw_ct_slice, draw_lateral
-from cxr.images import load_radiograph, to_thumb
+from cxr.images import load_radiograph
 from cxr.params import Params, PixelParams, load_params
+from cxr.thumbs import to_thumb
 
 FRONTAL = "a frontal chest radiograph"
 KINDS = (FRONTAL, *DRAW)

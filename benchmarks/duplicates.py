@@ -26,10 +26,11 @@ import pandas as pd
 
 from cxr.archives import Tree
 from cxr.duplicates import Duplicates, find_duplicates
-from cxr.images import load_radiograph, perceptual_hash
+from cxr.images import load_radiograph
 from cxr.params import DuplicateParams, Params, load_params
 from cxr.sources import READERS, Found
 from cxr.splits import connect
+from cxr.thumbs import perceptual_hash
 
 COPIED = {"kermany": 300, "nih": 150, "covid": 110}  # images of each half that are copied
 SIZES = (7_000, 30_000, 120_000)
@@ -178,7 +179,7 @@ def read_all(root: Path, params: Params) -> tuple[pd.DataFrame, np.ndarray]:
             "patient_id": patient,
             "half": hashlib.sha256(f"{SEED}:{patient}".encode()).digest()[0] % 2,
             "sha256": hashlib.sha256(data).hexdigest(),
-            "phash": radiograph.phash,
+            "phash": perceptual_hash(radiograph.thumb),
         }
         return row, radiograph.thumb
 
@@ -271,7 +272,7 @@ def copy(root: Path, rows: pd.DataFrame, variant: Variant, params: Params) -> tu
         image = cv2.imread(str(root / image_id), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
         assert image is not None, image_id  # noqa: S101
         radiograph = load_radiograph(variant(image, np.random.default_rng([SEED, i])), params.ingest.pixels)
-        return radiograph.phash, radiograph.thumb
+        return perceptual_hash(radiograph.thumb), radiograph.thumb
 
     with ThreadPoolExecutor() as threads:
         hashes, thumbs = zip(*threads.map(read, enumerate(rows["image_id"])), strict=True)

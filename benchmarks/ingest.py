@@ -23,9 +23,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -35,12 +33,20 @@ import yaml
 
 from cxr.images import jpeg_scale, read_header
 from cxr.params import load_params
-from stages.ingest import ingest
 
 SIZE = load_params().ingest.pixels.size
 ROUNDS = 3
 DISTINCT = 200  # pictures; the files made from them differ in their bytes and not in their pixels
 SIZES = ((1152, 1008), (1320, 976), (1488, 1144), (1656, 1320), (2040, 1424))  # width, height of published JPEGs
+# the stage's own function, as `python -m stages.ingest` calls it
+RUN = """
+import sys
+from pathlib import Path
+from cxr.params import load_params
+from stages.ingest.stream import ingest
+p, reader, raw, out = load_params(), sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+ingest(reader, p.sources[reader], p.ingest, raw, out, out.with_suffix(".seen"))
+"""
 NIH_IMAGES, NIH_ARCHIVES = 112_120, 12
 
 
@@ -80,23 +86,14 @@ def write_folder(folder: Path, kinds: list[bytes], first: int, n: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         os.utime(path, (1e9, 1e9))
+    os.sync()  # or ingest's own fsync would wait for these files
 
 
-def bare_loop(work: list[tuple[str, int]]) -> int:
-    """Read, decode with the given flag, resize, and keep nothing."""
-    cv2.setNumThreads(1)
-    for path, flag in work:
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), flag)
-        cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    return len(work)
-
-
-def time_bare(work: list[tuple[str, int]]) -> float:
-    """Seconds of the bare loop in one process a core, each with its share."""
-    workers = os.cpu_count() or 1
+def time_bare(work: list[tuple[int, str]]) -> float:
+    """Seconds of the bare loop in one process a core, each with its share, start and imports included."""
+    listed = "\n".join(f"{flag} {path}" for flag, path in work)
     start = time.monotonic()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(bare_loop, [work[k::workers] for k in range(workers)]))
+    subprocess.run([sys.executable, "-m", "benchmarks.bare_loop", str(SIZE)], input=listed, text=True, check=True)
     return time.monotonic() - start
 
 
@@ -111,10 +108,10 @@ class Run:
 
 
 def run_ingest(reader: str, raw: Path, out: Path) -> Run:
-    """The stage's own function in a process of its own, start and imports included."""
+    """Ingest in a process of its own, start and imports included."""
     temporary = out.with_name("temporary")
     temporary.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "benchmarks.ingest", "--ingest", reader, str(raw), str(out)]
+    command = [sys.executable, "-c", RUN, reader, str(raw), str(out)]
     environment = os.environ | {"TMPDIR": str(temporary)}
     start = time.monotonic()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -122,7 +119,8 @@ def run_ingest(reader: str, raw: Path, out: Path) -> Run:
     while process.poll() is None:
         peak = max(peak, memory_of(of))
         most = max(most, size_of(out) + size_of(temporary))
-        time.sleep(0.1)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)  # looking takes time from the cores that are measured
     seconds = time.monotonic() - start
     if process.returncode:
         sys.exit(f"ingest ended with status {process.returncode}: {' '.join(command)}")
@@ -145,18 +143,13 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def ingest_once(reader: str, raw: Path, out: Path) -> None:
-    p = load_params()
-    ingest(reader, p.sources[reader], p.ingest, raw, out, out.with_suffix(".seen"))
-
-
 def compare(kind: str, kinds: list[bytes], n: int, scratch: Path) -> None:
     """Rounds of the bare loops and of ingest on `n` files of one kind."""
     raw, out = scratch / kind, scratch / f"{kind}-images" / "kermany"
     write_folder(raw, kinds, 0, n)
     paths = sorted(str(path) for path in raw.rglob("*.*g"))
-    scaled = [(path, scale_of(path)) for path in paths]
-    full = [(path, cv2.IMREAD_GRAYSCALE) for path in paths]
+    scaled = [(scale_of(path), path) for path in paths]
+    full = [(cv2.IMREAD_GRAYSCALE, path) for path in paths]
     out.parent.mkdir()
     times: dict[str, list[float]] = {"ingest": [], "bare": [], "full": []}
     peaks = []
@@ -295,7 +288,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--ingest"]:
-        ingest_once(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
-    else:
-        main()
+    main()

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from cxr.params import PixelParams
+from cxr.thumbs import shrink
 
 DEEPEST = 0.3  # of a side: what looks like a frame but lies deeper is left in place
 FLAT = 0.03  # of the grey range: a line of padding varies less
@@ -183,16 +184,8 @@ def fit(film: np.ndarray, size: int, square: str) -> np.ndarray:
     """Resize to uint8 (size, size), or with `letterbox` to what fits into it."""
     if square == "letterbox":
         left, top, right, bottom = content_box(film.shape[1], film.shape[0], size)
-        return _resize(film, right - left, bottom - top)
-    return _resize(film, size, size)
-
-
-def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    while pixels.shape[0] >= 3 * height and pixels.shape[1] >= 3 * width:  # halving costs a tenth of other fractions
-        h, w = pixels.shape[0] // 2, pixels.shape[1] // 2
-        pixels = cv2.resize(pixels[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
-    larger = width > pixels.shape[1] or height > pixels.shape[0]
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR if larger else cv2.INTER_AREA)
+        return shrink(film, right - left, bottom - top)
+    return shrink(film, size, size)
 
 
 def level(film: np.ndarray, grey: str) -> np.ndarray:

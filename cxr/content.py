@@ -16,11 +16,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cxr.thumbs import cosines
+
 COSINES = 12  # of 64 a direction: details of 5 thumb pixels and more
 CELLS = 8  # a side, in which edges are counted
 COEFFICIENTS = Path(__file__).with_name("content.json")
-ANGLES = np.arange(4) * np.pi / 4
-DIRECTIONS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -47,26 +47,27 @@ def judge(thumb: np.ndarray) -> Content:
 def features(thumb: np.ndarray) -> np.ndarray:
     """The numbers that the model weighs, float32 (681,), of uint8 (64, 64)."""
     grey = thumb.astype(np.float32)
-    mean, deviation = float(grey.mean()), float(grey.std())
+    mean, deviation = (moment.item() for moment in cv2.meanStdDev(thumb))
     standard = (grey - mean) / (deviation + 2)  # 2: the noise of an empty image is not blown up
-    cosines = cv2.dct(standard)[:COSINES, :COSINES].ravel()[1:] / 16
+    waves = cosines(standard, COSINES).ravel()[1:] / 16
     counts = np.bincount(thumb.ravel(), minlength=256) / thumb.size
     levels = [
         mean / 128 - 1, np.log(deviation + 1) - 3.5, counts[0], counts[255], counts.max(), (counts > 0).mean(),
-        *counts.reshape(16, 16).sum(axis=1), np.abs(cv2.Laplacian(standard, cv2.CV_32F)).mean(),
+        *counts.reshape(16, 16).sum(axis=1), cv2.norm(cv2.Laplacian(standard, cv2.CV_32F), cv2.NORM_L1) / thumb.size,
     ]  # fmt: skip
-    symmetry = [(standard * other).mean() for other in (standard[:, ::-1], standard[::-1], standard.T)]
-    return np.concatenate([cosines, _edges(standard), levels, symmetry], dtype=np.float32)
+    mirrored = cv2.flip(standard, 1), cv2.flip(standard, 0), cv2.transpose(standard)
+    symmetry = [standard.ravel() @ other.ravel() / thumb.size for other in mirrored]
+    return np.concatenate([waves, _edges(standard), levels, symmetry], dtype=np.float32)
 
 
 def _edges(standard: np.ndarray) -> np.ndarray:
     """Mean rise in eight directions, by cell; the root, so that one hard border does not outweigh the rest."""
-    slopes = np.stack([cv2.Sobel(standard, cv2.CV_32F, *axis, ksize=3).ravel() for axis in ((1, 0), (0, 1))])
-    cell = standard.shape[0] // CELLS
-    along = (DIRECTIONS @ slopes).reshape(len(DIRECTIONS), CELLS, cell, CELLS, cell)
-    rise = np.maximum(along, 0).mean(axis=(2, 4))
-    fall = np.maximum(rise - along.mean(axis=(2, 4)), 0)
-    return np.sqrt(np.concatenate([rise.ravel(), fall.ravel()]))
+    across, down = (cv2.Sobel(standard, cv2.CV_32F, *axis, ksize=3) for axis in ((1, 0), (0, 1)))
+    aslant = np.sqrt(0.5, dtype=np.float32)
+    along = cv2.merge([across, aslant * (across + down), down, aslant * (down - across)])
+    steep = cv2.max(along, 0), along
+    rise, slope = (cv2.resize(each, (CELLS, CELLS), interpolation=cv2.INTER_AREA) for each in steep)
+    return np.sqrt(np.stack([rise, np.maximum(rise - slope, 0)]).transpose(0, 3, 1, 2).ravel())
 
 
 @cache

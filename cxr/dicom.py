@@ -36,8 +36,12 @@ def is_dicom(start: bytes) -> bool:
 
 
 def silence() -> None:
-    """No word of a file in this process's log: pydicom's warnings quote what they read, a patient's name perhaps."""
-    warnings.filterwarnings("ignore", module="pydicom")
+    """No word of a file in this process's log: pydicom's warnings quote what they read, a patient's name perhaps.
+
+    Pillow's, on damaged EXIF, name no file.
+    """
+    for module in ("pydicom", "PIL"):
+        warnings.filterwarnings("ignore", module=module)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cxr.hashes import THUMB, close_pairs, level, rank_by_end, view_codes
+from cxr.hashes import close_pairs, level, rank_by_end, view_codes
 from cxr.params import DuplicateParams
 from cxr.splits import connect
+from cxr.thumbs import THUMB_SIZE
 
 Pairs = np.ndarray  # int64 (n, 2), positions in the table of records, first < second
 ThumbsOf = Callable[[pd.DataFrame], np.ndarray]  # uint8 (n, 64, 64) for n rows of records
@@ -22,7 +23,7 @@ ROUNDS = (0, 1), (1, 4), (4, np.inf)  # candidates by rank; what an earlier roun
 ITERATIONS = cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-4
 CLEAR = 0.98  # above, laying them on each other would change nothing
 PATCH = 8  # pixels a side of the patches of a thumb that are compared one by one
-MIN_PATCHES = (THUMB // PATCH) ** 2 // 4  # fewer with something to see: nothing can be said
+MIN_PATCHES = (THUMB_SIZE // PATCH) ** 2 // 4  # fewer with something to see: nothing can be said
 MIN_VARIANCE = 0.02  # of a levelled patch; below there is nothing to see in it
 MAX_SCALE, MAX_SHIFT = 0.25, 0.15  # that registration may find between two copies, fractions of a side
 
@@ -117,9 +118,9 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
         affine = cv2.findTransformECC(a, b, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, ITERATIONS, None, 3)[1]
     except cv2.error:  # it did not converge
         return max(straight, 0.0)
-    linear, centre = affine[:, :2], (THUMB - 1) / 2
+    linear, centre = affine[:, :2], (THUMB_SIZE - 1) / 2
     shift = linear.sum(axis=1) * centre + affine[:, 2] - centre
-    if np.abs(linear - np.eye(2)).max() > MAX_SCALE or np.abs(shift).max() > MAX_SHIFT * THUMB:
+    if np.abs(linear - np.eye(2)).max() > MAX_SCALE or np.abs(shift).max() > MAX_SHIFT * THUMB_SIZE:
         return max(straight, 0.0)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     laid, inside = (cv2.warpAffine(image, affine, a.shape, flags=flags) for image in (b, np.ones_like(b)))
@@ -163,7 +164,7 @@ def patient_faults(records: pd.DataFrame, same: Pairs, examples: int = 5) -> dic
 
 def _patches(image: np.ndarray) -> np.ndarray:
     """(64, 64) as (patches, pixels)."""
-    n = THUMB // PATCH
+    n = THUMB_SIZE // PATCH
     return image.reshape(n, PATCH, n, PATCH).swapaxes(1, 2).reshape(n * n, PATCH**2)
 
 

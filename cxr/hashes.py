@@ -1,6 +1,6 @@
 """256-bit codes of images, and a multi-index search for the close ones among them.
 
-The perceptual hash of a record (`cxr.images`) stays close under changes of the grey levels. A border cut off or a small
+The perceptual hash of a record (`cxr.thumbs`) stays close under changes of the grey levels. A border cut off or a small
 rotation changes it beyond recognition, so a second code is taken of every thumb through several views: the whole, cut
 on each combination of sides, turned both ways. A cut copy is then close to one of the views of its original.
 """
@@ -10,7 +10,8 @@ from itertools import product
 
 import numpy as np
 
-THUMB = 64  # pixels a side of a thumb
+from cxr.thumbs import THUMB_SIZE
+
 COARSE = 32  # of the image that codes are taken of
 NEAR = 3.0  # pixels, the standard deviation of what is local to `level`
 BITS = 256
@@ -25,12 +26,13 @@ NEAREST = 16  # candidates kept of one image
 BATCH = 1 << 22  # pairs compared at a time
 
 
-def level(thumbs: np.ndarray, size: int = THUMB) -> np.ndarray:
+def level(thumbs: np.ndarray, size: int = THUMB_SIZE) -> np.ndarray:
     """Thumbs with their local mean and contrast taken away, float32 (n, size, size) of about unit variance.
 
     Gamma, brightness, contrast and CLAHE hardly show in it.
     """
-    images = thumbs.reshape(len(thumbs), size, THUMB // size, size, THUMB // size).mean((2, 4), dtype=np.float32)
+    block = THUMB_SIZE // size
+    images = thumbs.reshape(len(thumbs), size, block, size, block).mean((2, 4), dtype=np.float32)
     distance = np.arange(size)[:, None] - np.arange(size)
     kernel = np.exp(-(distance**2) / (2 * NEAR**2)).astype(np.float32)
     kernel /= kernel.sum(axis=1, keepdims=True)

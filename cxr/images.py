@@ -17,8 +17,8 @@ from cxr.canonical import to_canonical
 from cxr.dicom import decode_dicom, is_dicom, read_dicom_size
 from cxr.errors import ImageError
 from cxr.params import PixelParams
+from cxr.thumbs import halve, to_thumb
 
-THUMB_SIZE = 64
 EXIF_ORIENTATION = 274
 
 MIN_SIDE = 32  # pixels; icons and 1 x 1 placeholders show no lung
@@ -31,6 +31,9 @@ PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 PNG_CHUNKS = 33  # place of the first chunk after the header
 PNG_TEXTS = (b"zTXt", b"iTXt", b"iCCP")
 PNG_PALETTE = 3  # colour type whose depth is that of an index
+
+LEVELS = np.arange(256)
+IMMERKAER = np.array([1, -2, 1], np.float32)  # along rows and columns; blind to what is flat or slopes
 
 # How files begin that are met under the names of images
 KINDS = (
@@ -56,7 +59,7 @@ class Radiograph:
     """One decoded radiograph, bone bright.
 
     `image`: the canonical square, uint8 (size, size). `thumb`: the whole image before any standardisation, stretched to
-    uint8 (64, 64). `width`, `height`, `bits`: of the file. `phash`: 32 bytes.
+    uint8 (64, 64). `width`, `height`, `bits`: of the file.
     """
 
     image: np.ndarray
@@ -64,7 +67,6 @@ class Radiograph:
     width: int
     height: int
     bits: int
-    phash: bytes
 
 
 def load_radiograph(data: bytes, params: PixelParams) -> Radiograph:
@@ -81,10 +83,8 @@ def load_radiograph(data: bytes, params: PixelParams) -> Radiograph:
             f"{header.width}x{header.height} pixels: more than {params.max_megapixels:g} megapixels are refused"
         )
     pixels = decode_dicom(data) if header.format == "DICOM" else _decode_raster(data, header, params.size)
-    thumb = to_thumb(pixels)
-    return Radiograph(
-        to_canonical(pixels, params), thumb, header.width, header.height, header.bits, perceptual_hash(thumb)
-    )
+    pixels = halve(pixels, 2 * params.size, 2 * params.size)  # as the JPEG decoder does; the rest is cheaper so
+    return Radiograph(to_canonical(pixels, params), to_thumb(pixels), header.width, header.height, header.bits)
 
 
 def read_header(data: bytes) -> Header:
@@ -96,7 +96,8 @@ def read_header(data: bytes) -> Header:
     try:
         with Image.open(BytesIO(data), formats=("JPEG",)) as image:
             width, height = image.size
-            if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8):  # the decoder turns it
+            turned = "exif" in image.info and image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
+            if turned:  # by the decoder
                 width, height = height, width
             return Header("JPEG", width, height, 8)
     except Image.DecompressionBombError:
@@ -141,11 +142,15 @@ def _decode_raster(data: bytes, header: Header, size: int) -> np.ndarray:
 def _check_jpeg(data: bytes) -> None:
     """Raise ImageError for a file that is cut off, or has a scan bomb's number of scans."""
     # 0xFF is never bare inside entropy-coded data, so the last scan of a whole file is followed by an end marker
-    if data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
+    end = data.rfind(b"\xff\xd9")
+    if end < 0 or data.find(b"\xff\xda", end) >= 0:
         raise ImageError(f"the JPEG file is truncated at {len(data)} bytes")
-    scans = data.count(b"\xff\xda")
-    if scans > MAX_SCANS:
-        raise ImageError(f"the JPEG file holds {scans} scans; more than {MAX_SCANS} are refused")
+    scan = end
+    for _ in range(MAX_SCANS + 1):
+        scan = data.rfind(b"\xff\xda", 0, scan)  # half the time of `count`
+        if scan < 0:
+            return
+    raise ImageError(f"the JPEG file holds more than {MAX_SCANS} scans")
 
 
 def _check_png(data: bytes, header: Header) -> None:
@@ -214,23 +219,6 @@ def _to_uint8(pixels: np.ndarray) -> np.ndarray:
     return cv2.LUT(pixels, np.clip(grey, 0, 255).astype(np.uint8))
 
 
-def to_thumb(pixels: np.ndarray) -> np.ndarray:
-    """The whole of uint8 (height, width), stretched to uint8 (64, 64): what hashes and duplicates are judged on.
-
-    Stretched, so that copies squeezed to another aspect ratio stay alike.
-    """
-    return cv2.resize(pixels, (THUMB_SIZE, THUMB_SIZE), interpolation=cv2.INTER_AREA)
-
-
-def perceptual_hash(thumb: np.ndarray) -> bytes:
-    """256 signs of the low 16 x 16 cosine coefficients of a thumb against their median, as 32 bytes.
-
-    64 bits are too few: different patients' chests collide.
-    """
-    coefficients = cv2.dct(thumb.astype(np.float32))[:16, :16]
-    return np.packbits(coefficients > np.median(coefficients)).tobytes()
-
-
 def describe(radiograph: Radiograph) -> dict[str, float]:
     """The numbers in `cxr.manifest.DESCRIPTORS` of one radiograph, measured on its square image.
 
@@ -240,25 +228,26 @@ def describe(radiograph: Radiograph) -> dict[str, float]:
     """
     image = radiograph.image
     size = image.shape[0]
-    histogram = np.bincount(image.ravel(), minlength=256) / image.size
+    histogram = cv2.calcHist([image], [0], None, [256], [0, 256]).ravel().astype(np.float64) / image.size
     cumulative = np.cumsum(histogram)
-    mean = float(histogram @ np.arange(256))
+    mean = float(histogram @ LEVELS)
     used = histogram[histogram > 0]
     ring = size // 16
     inner = cv2.mean(image[ring:-ring, ring:-ring])[0]
     inner_share = (size - 2 * ring) ** 2 / size**2
-    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    residual = cv2.filter2D(image, cv2.CV_32F, kernel)[1:-1, 1:-1]
+    residual = cv2.sepFilter2D(image, cv2.CV_16S, IMMERKAER, IMMERKAER)[1:-1, 1:-1]
+    edges = cv2.Laplacian(image, cv2.CV_16S)
+    variance = cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - cv2.mean(edges)[0] ** 2
     half = size // 2
     return {
         "aspect": radiograph.width / radiograph.height,
         "mean": mean,
-        "contrast": float(np.sqrt(histogram @ (np.arange(256) - mean) ** 2)),
+        "contrast": float(np.sqrt(histogram @ (LEVELS - mean) ** 2)),
         "p05": float(np.searchsorted(cumulative, 0.05)),
         "p95": float(np.searchsorted(cumulative, 0.95)),
         "entropy": float(-(used * np.log2(used)).sum()),
-        "sharpness": float(np.log10(cv2.Laplacian(image, cv2.CV_32F).var() + 1)),
-        "noise": float(np.sqrt(np.pi / 2) / 6 * np.abs(residual).mean()),
+        "sharpness": float(np.log10(variance + 1)),
+        "noise": float(np.sqrt(np.pi / 2) / 6 * cv2.norm(residual, cv2.NORM_L1) / residual.size),
         "border": (mean - inner * inner_share) / (1 - inner_share),
         "asymmetry": cv2.mean(image[:, :half])[0] - cv2.mean(image[:, half:])[0],
     }

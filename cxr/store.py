@@ -1,7 +1,7 @@
 """Pixels at rest: append-only shards below `data/images/<source>/`, memory-mapped when read.
 
 A shard is three files: `shard-00000.npy`, uint8 (n, size, size), the squares that the model reads;
-`thumbs-00000.npy`, uint8 (n, 64, 64), see `cxr.images`; and `facts-00000.parquet`, what decoding found out about each
+`thumbs-00000.npy`, uint8 (n, 64, 64), see `cxr.thumbs`; and `facts-00000.parquet`, what decoding found out about each
 file, unreadable ones included. The facts are written last: a shard without them is not there. A whole shard is never
 written again, so that a run that was killed goes on behind the last one, and new images cost only themselves.
 """
@@ -9,7 +9,6 @@ written again, so that a run that was killed goes on behind the last one, and ne
 import io
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +17,6 @@ import pandas as pd
 from cxr.manifest import FACT_COLUMNS, read_table, to_table, write_table
 
 NO_FACTS = dict.fromkeys(FACT_COLUMNS) | {"width": 0, "height": 0, "bits": 0}  # of a file without an image
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What decoding gave: the digest alone where the bytes were known, no image where they cannot be read.
-
-    `facts`: values of FACT_COLUMNS, of an unreadable file a `fault` alone. `image`, `thumb`: see `cxr.images`.
-    """
-
-    sha256: str
-    facts: dict | None = None
-    image: np.ndarray | None = None
-    thumb: np.ndarray | None = None
 
 
 class ShardStore:
@@ -73,21 +59,27 @@ class ShardStore:
         """SHA-256 that the file at `path` had when it was decoded."""
         return self._digest.get(path)
 
-    def add(self, path: str, decoded: Decoded) -> int:
-        """Take one decoded file; returns its position in `facts`. Bytes that are known already are not kept twice."""
-        known = self._position.get(decoded.sha256)
-        if known is not None or decoded.facts is None:
-            return self._position[decoded.sha256]
+    def add(
+        self, path: str, sha256: str, facts: dict | None = None, image: np.ndarray | None = None,
+        thumb: np.ndarray | None = None,
+    ) -> int:  # fmt: skip
+        """Take one decoded file (see `cxr.decoding.Decoded`); returns its position in `facts`.
+
+        Bytes that are known already are not kept twice.
+        """
+        known = self._position.get(sha256)
+        if known is not None or facts is None:
+            return self._position[sha256]
         place = {"shard": None, "row": -1}
-        if decoded.image is not None and decoded.thumb is not None:
+        if image is not None and thumb is not None:
             place = {"shard": f"shard-{self._next_shard:05d}.npy", "row": len(self._images)}
-            self._images.append(decoded.image)
-            self._thumbs.append(decoded.thumb)
-        self._facts.append(NO_FACTS | decoded.facts | place | {"path": path, "sha256": decoded.sha256})
-        self._position[decoded.sha256] = len(self._position)
+            self._images.append(image)
+            self._thumbs.append(thumb)
+        self._facts.append(NO_FACTS | facts | place | {"path": path, "sha256": sha256})
+        self._position[sha256] = len(self._position)
         if len(self._images) == self.shard_images:
             self.flush()
-        return self._position[decoded.sha256]
+        return self._position[sha256]
 
     def flush(self) -> None:
         """Write what is still in memory as a shard, shorter than the others perhaps."""
@@ -95,9 +87,7 @@ class ShardStore:
             return
         if self._images:
             for kind, images in (("shard", self._images), ("thumbs", self._thumbs)):
-                whole = io.BytesIO()  # np.save to a full disk raises an error that does not say so
-                np.save(whole, np.stack(images))
-                write_whole(self.folder / f"{kind}-{self._next_shard:05d}.npy", whole.getbuffer())
+                write_whole(self.folder / f"{kind}-{self._next_shard:05d}.npy", npy_header(images), *images)
         table = to_table(self._facts, FACT_COLUMNS)
         write_table(table, self.folder / f"facts-{self._next_shard:05d}.parquet")
         self._tables.append(table)
@@ -109,12 +99,20 @@ class ShardStore:
         return pd.concat(self._tables, ignore_index=True) if self._tables else to_table([], FACT_COLUMNS)
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
+def npy_header(images: list[np.ndarray]) -> bytes:
+    """The start of a .npy file of `images` one behind the other: np.save would copy them twice."""
+    header = io.BytesIO()
+    shape = (len(images), *images[0].shape)
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def write_whole(path: Path, *parts: bytes | np.ndarray) -> None:
     """Write under a temporary name, then rename, so that no half-written file is taken for whole."""
     temporary = path.with_name(path.name + ".part")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())  # the facts that follow must not outlive it in a power cut
         temporary.replace(path)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from cxr.balance import balance_train
 from cxr.errors import CxrError
-from cxr.images import perceptual_hash, to_thumb
 from cxr.labels import TASKS
 from cxr.manifest import DESCRIPTORS, MANIFEST_COLUMNS, RECORD_COLUMNS, read_table, to_table, write_table
 from cxr.params import AssembleParams, BalanceParams, Params, load_params
 from cxr.splits import connect, fixed_test, patient_pairs, persons, split_groups
+from cxr.thumbs import perceptual_hash, to_thumb
 from stages.assemble import assemble
 from tests.tiny_sources import picture
 

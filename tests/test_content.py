@@ -15,8 +15,9 @@ from cxr.content import COEFFICIENTS, features, judge
 from cxr.demo.cases import CASES
 from cxr.demo.draw import draw_case
 from cxr.demo.other_views import draw_ct_slice, draw_lateral
-from cxr.images import load_radiograph, to_thumb
+from cxr.images import load_radiograph
 from cxr.params import load_params
+from cxr.thumbs import to_thumb
 
 REAL = Path(__file__).parents[2] / "shared/real"
 PARAMS = load_params()

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from cxr.errors import ImageError
-from cxr.images import describe, load_radiograph, perceptual_hash, to_thumb
+from cxr.images import describe, load_radiograph
 from cxr.manifest import DESCRIPTORS
 from cxr.params import load_params
+from cxr.thumbs import perceptual_hash, to_thumb
 from tests.tiny_sources import encode, picture
 
 

@@ -58,7 +58,6 @@ def load_or_refuse(data: bytes) -> Radiograph | None:
         return None
     assert radiograph.image.shape == (SIZE, SIZE)
     assert radiograph.image.dtype == np.uint8
-    assert len(radiograph.phash) == 32
     assert all(np.isfinite(value) for value in describe(radiograph).values())
     return radiograph
 
@@ -178,7 +177,7 @@ BOMBS = {
         PNG_START + black_png(SMALL, SMALL)[8:33] + b"\x7f\xff\xff\xffIDAT" + bytes(1000), "the PNG file is truncated",
     ),
     "animation": (black_png(SMALL, SMALL, chunk(b"acTL", b"\x40\0\0\0\0\0\0\0")), "is an animation"),
-    "scans": (progressive_jpeg(900, 2000), r"holds 200\d scans; more than 100"),
+    "scans": (progressive_jpeg(900, 2000), "more than 100 scans"),
 }  # fmt: skip
 
 

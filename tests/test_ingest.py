@@ -18,7 +18,7 @@ from cxr.errors import CxrError
 from cxr.executors import Processes, map_in_order, open_backend
 from cxr.manifest import RECORD_COLUMNS, read_table
 from cxr.store import read_images
-from stages.ingest import ingest
+from stages.ingest.stream import ingest
 from tests.tiny_repository import tiny_params
 from tests.tiny_sources import encode, picture, write_kermany, write_nih
 
@@ -86,16 +86,16 @@ def test_an_absent_scheduler_is_one_sentence(films, tmp_path, monkeypatch):
 SLOW_RUN = """
 import sys, time
 from pathlib import Path
-import stages.ingest
+import stages.ingest.stream
 from tests.test_ingest import run
 
-class Slow(stages.ingest.ShardStore):
+class Slow(stages.ingest.stream.ShardStore):
     def add(self, *what):
         time.sleep(0.02)  # so that the test can strike in the middle
         return super().add(*what)
 
 if __name__ == "__main__":
-    stages.ingest.ShardStore = Slow
+    stages.ingest.stream.ShardStore = Slow
     run(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from cxr.errors import plain_errors
 from stages.acquire import acquire
-from stages.ingest import ingest
+from stages.ingest.stream import ingest
 from tests.tiny_repository import tiny_params
 
 if __name__ == "__main__":

@@ -309,7 +309,7 @@ def test_every_image_that_there_can_be_has_possible_descriptors(size):
         noise,
     ):
         square = image.astype(np.uint8)
-        for name, value in describe(Radiograph(square, square, 9, 2900, 8, b"")).items():
+        for name, value in describe(Radiograph(square, square, 9, 2900, 8)).items():
             assert POSSIBLE[name][0] <= np.float32(value) <= POSSIBLE[name][1], name
 
 

@@ -10,7 +10,7 @@ from cxr.manifest import MANIFEST_COLUMNS, read_table
 from cxr.params import Params, load_params
 from stages.acquire import acquire
 from stages.assemble import assemble
-from stages.ingest import ingest
+from stages.ingest.stream import ingest
 from stages.validate.manifest import validate_manifest
 from stages.validate.records import validate_records
 from stages.validate.suites import Result

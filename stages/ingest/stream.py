@@ -1,51 +1,33 @@
 """Stream one source once: decode, square and shrink each image into shards; keep what is said of it as records."""
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+import cxr
 from cxr.archives import Tree
-from cxr.content import judge
-from cxr.dicom import silence
-from cxr.errors import ImageError, SourceError, plain_errors
+from cxr.decoding import Job, decode_batch, gave_up, prepare_worker
+from cxr.errors import ImageError, SourceError
 from cxr.executors import map_in_order, open_backend
-from cxr.images import describe, load_radiograph
 from cxr.manifest import RECORD_COLUMNS, write_table
-from cxr.params import IngestParams, PixelParams, SourceParams, load_params
+from cxr.params import IngestParams, SourceParams
 from cxr.seen import Seen
 from cxr.sources import READERS, Found, SetAside
-from cxr.store import Decoded, ShardStore, write_whole
+from cxr.store import ShardStore, write_whole
 
 BATCH_FILES = 16  # sending a batch must cost little beside decoding it
 BATCH_BYTES = 4_000_000  # and many large files must not wait in memory
-DECODERS = ("images.py", "dicom.py", "canonical.py", "content*")  # what in cxr/ decides on pixels and facts
+# what in cxr/ decides on pixels and facts
+DECODERS = ("images.py", "dicom.py", "canonical.py", "content*", "decoding.py", "thumbs.py")
 SAID = [f.name for f in fields(Found) if f.name != "member"]  # what a source says of an image
 NOT_FRONTAL = "not a frontal chest radiograph"
 REJECTED_COLUMNS = ["path", "reason", "detail", "score", "shard", "row"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One file to decode, given as its path or its bytes, unless its SHA-256 turns out to be `known`.
-
-    `entry`: its place in the account.
-    """
-
-    entry: int
-    file: Path | bytes
-    known: str | None
-    pixels: PixelParams
-
-    def read(self) -> bytes:
-        return self.file if isinstance(self.file, bytes) else self.file.read_bytes()
 
 
 @dataclass
@@ -73,7 +55,9 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
     store.flush()
     records, rejected = to_tables(source, account, store.facts(), params.min_content_score)
     if records.empty:
-        raise SourceError(f"{raw}: none of {len(rejected)} files or rows gave an image; is this {reading.reader}?")
+        reasons = rejected["reason"].value_counts()
+        why = f", mostly: {reasons.index[0]} ({reasons.iloc[0]})" if len(reasons) else ""
+        raise SourceError(f"{raw}: none of {len(rejected)} files or rows gave an image{why}; is this {reading.reader}?")
     write_whole(folder / "rejected.csv", rejected.to_csv(index=False, lineterminator="\n").encode())
     write_table(records, folder / "records.parquet")
     unused = len(store) - len(set(account.positions))
@@ -88,7 +72,7 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
 def recipe(params: IngestParams) -> dict:
     """What pixels and facts depend on; where it changes, everything is decoded again."""
     code = hashlib.sha256()
-    library = Path(__file__).parent.parent / "cxr"
+    library = Path(cxr.__file__).parent
     for path in sorted(path for pattern in DECODERS for path in library.glob(pattern)):
         code.update(path.read_bytes())
     return {
@@ -132,7 +116,7 @@ def read_source(reading: SourceParams, params: IngestParams, raw: Path, store: S
         items = tqdm(READERS[reading.reader](tree, reading), desc=f"ingest {reading.reader}", unit=" files")
         for batch, results in map_in_order(backend, decode_batch, in_batches(jobs(items)), gave_up):
             for job, decoded in zip(batch, results, strict=True):
-                account.positions[job.entry] = store.add(account.said[job.entry][0], decoded)
+                account.positions[job.entry] = store.add(account.said[job.entry][0], *decoded)
                 seen.note(*places[job.entry], decoded.sha256)
     seen.save(raw, tree.walked if reading.reader != "dicom" else {})  # names in a hospital's tar may be patients'
     return account
@@ -149,44 +133,6 @@ def in_batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def prepare_worker() -> None:
-    """One thread a worker, no word of a file in its log: pydicom's warnings may quote a patient's name."""
-    cv2.setNumThreads(1)
-    silence()
-
-
-def decode_batch(batch: list[Job]) -> list[Decoded]:
-    """Runs in a worker."""
-    return [decode(job) for job in batch]
-
-
-def decode(job: Job) -> Decoded:
-    data = job.read()
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 == job.known:
-        return Decoded(sha256)
-    try:
-        radiograph = load_radiograph(data, job.pixels)
-    except ImageError as error:
-        return Decoded(sha256, {"fault": str(error)})
-    content = judge(radiograph.thumb)
-    facts = {
-        "width": radiograph.width,
-        "height": radiograph.height,
-        "bits": radiograph.bits,
-        "phash": radiograph.phash,
-        "content_score": content.score,
-        "content_reason": content.reason or None,
-        **describe(radiograph),
-    }
-    return Decoded(sha256, facts, radiograph.image, radiograph.thumb)
-
-
-def gave_up(job: Job) -> Decoded:
-    """What is said of a file on which a worker process died twice."""
-    return Decoded(hashlib.sha256(job.read()).hexdigest(), {"fault": "decoding it ended the worker process twice"})
 
 
 def to_tables(
@@ -211,13 +157,3 @@ def to_tables(
     rejected = pd.concat([set_aside, left_out], ignore_index=True)[REJECTED_COLUMNS]
     rejected["row"] = rejected["row"].where(rejected["shard"].notna()).astype("Int32")
     return records[list(RECORD_COLUMNS)].astype(RECORD_COLUMNS), rejected
-
-
-if __name__ == "__main__":
-    with plain_errors():
-        p = load_params()
-        name = sys.argv[1]  # dvc.yaml names the sources
-        ingest(
-            name, p.sources[name], p.ingest, Path("data/raw") / name / "files", Path("data/images") / name,
-            Path("data/seen") / f"{name}.parquet",
-        )  # fmt: skip
