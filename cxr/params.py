@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -13,7 +13,17 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # names a D
 PublishedReader = Literal["kermany", "nih", "covid", "rsna", "covid19-pneumonia-normal"]
 DRAWN_READERS = ("kermany", "nih", "covid")  # the layouts that the demo draws
 Word = Literal["Normal", "Pneumonia", "Bacterial pneumonia", "Viral pneumonia", "COVID-19", "Other"]
+ScratchModel = Literal["cnn", "residual", "nam2022", "small"]
+BackboneName = Literal[
+    "vgg16", "resnet50", "resnet101", "resnet152", "resnet50v2", "densenet121", "inceptionv3", "xception",
+    "mobilenetv2", "efficientnetv2b0", "convnexttiny", "squeezenet",
+]  # fmt: skip
+ModelName = ScratchModel | BackboneName
 TaskName = Literal["covid", "pneumonia", "pneumonia-type"]
+Freeze = Annotated[
+    Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)],
+    Field(description="of a published backbone: so many first layers, the name of the last one, or `all`"),
+]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -225,23 +235,80 @@ class AugmentParams(Section):
     rotation_degrees: float = Field(ge=0, le=45)
     shift_fraction: Fraction
     zoom_fraction: Fraction
+    shear_degrees: float = Field(ge=0, le=45)
     brightness: Fraction
     contrast: Fraction
+    erase: Share = Field(description="probability that a box is overwritten with noise")
+    mixup: float = Field(ge=0, description="a of Beta(a, a), 0 for none")
+    cutmix: float = Field(ge=0, description="a of Beta(a, a), 0 for none")
+
+
+class OptimizerParams(Section):
+    name: Literal["adam", "adamw", "sgd"]
+    momentum: Fraction = Field(description="of sgd")
+    weight_decay: float = Field(ge=0, description="of adamw and sgd")
+
+
+class ScheduleParams(Section):
+    """How the learning rate changes."""
+
+    name: Literal["constant", "plateau", "step", "cosine"]
+    factor: float = Field(gt=0, lt=1, description="of plateau and step, by which the rate falls")
+    epochs: int = Field(ge=1, description="of plateau, without a lower val loss; of step, between two falls")
+    warmup_epochs: float = Field(ge=0, description="from zero to the whole rate; not with plateau")
+
+    @model_validator(mode="after")
+    def _plateau_sets_the_rate_itself(self) -> "ScheduleParams":
+        if self.name == "plateau" and self.warmup_epochs:
+            raise ValueError("warmup_epochs must be 0 with plateau, which sets the rate itself")
+        return self
+
+
+class FineTuneParams(Section):
+    """A second phase from the best epoch of the first, with more layers free and a lower rate."""
+
+    epochs: int = Field(ge=0)
+    learning_rate: float = Field(gt=0)
+    freeze: Freeze
+
+
+class HeadParams(Section):
+    """From the last features to the classes."""
+
+    pool: Literal["gap", "max", "flatten"] = Field(description="over the places of the last features")
+    dense: list[Annotated[int, Field(ge=1)]] = Field(description="widths of dense layers with ReLU before the output")
+    dropout: Fraction = Field(description="before each of them and the output")
+    output: Literal["softmax", "sigmoid"] = Field(description="sigmoid: one node, for two classes")
 
 
 class TrainParams(Section):
-    model: Literal["cnn"]
-    widths: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
-    dropout: Fraction
-    head_dropout: Fraction
+    model: ModelName
+    weights: str = Field(min_length=1, description="`none`, `imagenet` or a file, of a published backbone")
+    freeze: Freeze
+    widths: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="of `cnn` and `residual`, by block")
+    dropout: Fraction = Field(description="within the blocks of the networks that are trained from scratch")
+    head: HeadParams
     epochs: int = Field(ge=0)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    optimizer: OptimizerParams
+    schedule: ScheduleParams
+    focal_gamma: float = Field(ge=0, description="of the focal loss, 0 for cross-entropy")
     label_smoothing: Fraction
+    ema: Fraction = Field(description="share of the old in the moving average of the weights, 0 for none")
     early_stopping_patience: int = Field(ge=1, description="epochs without a lower val loss")
-    reduce_lr_patience: int = Field(ge=1)
-    reduce_lr_factor: float = Field(gt=0, lt=1)
+    fine_tune: FineTuneParams
     augment: AugmentParams
+
+    @model_validator(mode="after")
+    def _only_backbones_have_weights(self) -> "TrainParams":
+        if self.model in get_args(ScratchModel) and (self.weights, self.freeze, self.fine_tune.freeze) != (
+            "none",
+            0,
+            0,
+        ):
+            raise ValueError(f"{self.model} is trained from scratch: weights must be none and freeze 0")
+        return self
 
 
 class EvaluateParams(Section):

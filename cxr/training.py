@@ -1,14 +1,17 @@
 """Fit a model on the train split; the val split chooses the epoch and nothing else. Backend-agnostic Keras."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from cxr.augment import augment
-from cxr.errors import CxrError
+from cxr.augment import augment, mix
+from cxr.checkpoint import Keeper, Saved, phases
+from cxr.models import transfer
 from cxr.params import AugmentParams, TrainParams
+from cxr.recipe import make_loss, make_optimizer
 
 
 class Batches(keras.utils.PyDataset):
@@ -37,10 +40,11 @@ class Batches(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.seed = seed
-        self.epoch = 0
-        self._shuffle()
+        self.start(0)
 
-    def _shuffle(self) -> None:
+    def start(self, epoch: int) -> None:
+        """Make the batches those of `epoch`."""
+        self.epoch = epoch
         self.order = np.random.default_rng((self.seed, self.epoch)).permutation(self.shown)
 
     def __len__(self) -> int:
@@ -50,11 +54,11 @@ class Batches(keras.utils.PyDataset):
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         rng = np.random.default_rng((self.seed, self.epoch, index))
         images = augment(self.images[rows], self.augmentation, rng)
-        return images[..., np.newaxis], self.targets[rows], self.weights[rows]
+        images, targets = mix(images, self.targets[rows], self.augmentation, rng)
+        return images[..., np.newaxis], targets, self.weights[rows]
 
     def on_epoch_end(self) -> None:
-        self.epoch += 1
-        self._shuffle()
+        self.start(self.epoch + 1)
 
 
 def fit(
@@ -63,50 +67,72 @@ def fit(
     val_images: np.ndarray,
     val_labels: np.ndarray,
     params: TrainParams,
-    checkpoint: Path,
-    callbacks: list[keras.callbacks.Callback],
+    folder: Path,
+    log_epoch: Callable[[dict[str, float]], None],
 ) -> None:
     """Train `model` in place and leave it with the weights of the epoch of lowest val loss.
 
-    `val_images`: uint8 (n, size, size). `val_labels`: int (n,). `checkpoint` is written while training. The val loss
+    `val_images`: uint8 (n, size, size). `val_labels`: int (n,). `folder` takes what a killed run needs to go on after
+    its last whole epoch, ending with the weights of one that was not killed; what it holds must come from the same
+    settings and data. `log_epoch` is told of every epoch in order, of those before an interruption too. The val loss
     weighs every class alike, for val keeps its prevalence whatever the balance of train. Raises CxrError on a loss
-    that is not finite.
+    that is not finite; the epoch before it stays in `folder`.
     """
-    classes = train.targets.shape[1]
     trained = keras.Model(model.input, model.output["probabilities"])
-    trained.compile(
-        optimizer=keras.optimizers.Adam(params.learning_rate),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-    )
-    if params.epochs == 0:
-        return
+    classes = train.targets.shape[1]
     per_class = np.bincount(val_labels, minlength=classes)
-    history = trained.fit(
-        train,
-        validation_data=(
-            val_images[..., np.newaxis],
-            np.eye(classes, dtype=np.float32)[val_labels],
-            (len(val_labels) / (classes * np.maximum(per_class, 1)))[val_labels],
-        ),
-        validation_batch_size=256,
-        epochs=params.epochs,
-        shuffle=False,  # Batches shuffles
-        verbose=2,
-        callbacks=[
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.ModelCheckpoint(
-                checkpoint, monitor="val_loss", save_best_only=True, save_weights_only=True
-            ),
-            keras.callbacks.ReduceLROnPlateau(factor=params.reduce_lr_factor, patience=params.reduce_lr_patience),
-            keras.callbacks.EarlyStopping(patience=params.early_stopping_patience),
-            *callbacks,
-        ],
+    val = (
+        val_images[..., np.newaxis],
+        np.eye(classes, dtype=np.float32)[val_labels],
+        (len(val_labels) / (classes * np.maximum(per_class, 1)))[val_labels],
     )
-    losses = history.history["loss"]
-    if not np.isfinite(losses).all():
-        raise CxrError(f"train: the loss is {losses[-1]} in epoch {len(losses)}; lower train.learning_rate")
-    trained.load_weights(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    best = folder / "best.weights.h5"
+    saved = Saved.load(folder / "epoch.npz")
+    for logs in saved.logs:
+        log_epoch(logs)
+    for phase in phases(params):
+        if saved.is_behind(phase):
+            continue
+        if saved.logs and saved.phase < phase.first:
+            trained.load_weights(best)
+        if params.model in transfer.BACKBONES:
+            transfer.freeze(model, phase.freeze)
+        trained.compile(
+            optimizer=make_optimizer(params, phase.learning_rate, phase.epochs, len(train)),
+            loss=make_loss(params),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        )
+        kept = [
+            keras.callbacks.ModelCheckpoint(
+                best,
+                save_best_only=True,
+                save_weights_only=True,
+                initial_value_threshold=min((logs["val_loss"] for logs in saved.logs), default=None),
+            ),
+            keras.callbacks.EarlyStopping(patience=params.early_stopping_patience),
+        ]
+        if params.ema:
+            kept.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+        if params.schedule.name == "plateau":
+            kept.append(
+                keras.callbacks.ReduceLROnPlateau(factor=params.schedule.factor, patience=params.schedule.epochs)
+            )
+        keeper = Keeper(saved, phase, kept, folder / "epoch.npz", log_epoch)
+        first = max(phase.first, saved.epoch + 1)
+        train.start(first)
+        trained.fit(
+            train,
+            validation_data=val,
+            validation_batch_size=256,
+            initial_epoch=first,
+            epochs=phase.first + phase.epochs,
+            shuffle=False,  # Batches shuffles
+            verbose=2,
+            callbacks=[keras.callbacks.TerminateOnNaN(), *kept, keeper],
+        )
+    if best.exists():
+        trained.load_weights(best)
 
 
 def make_deterministic(seed: int) -> None:

@@ -31,11 +31,11 @@ def evaluate(
     reports: Path,
     reference: Path,
 ) -> None:
-    import keras
+    from cxr.models import load_model
 
     classes = TASKS[task].classes
     table = read_table(manifest, MANIFEST_COLUMNS)
-    model = keras.saving.load_model(model_path)
+    model = load_model(model_path)
 
     def run(split: str) -> tuple[pd.DataFrame, np.ndarray, dict[str, np.ndarray]]:
         rows = table[table["split"] == split].reset_index(drop=True)

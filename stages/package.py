@@ -43,9 +43,9 @@ def package(
     p: Params, manifest: Path, images: Path, model_path: Path, reports: Path, release: Path, bento: Path
 ) -> None:
     """Write `release` and `bento`, both whole or neither."""
-    import keras
+    from cxr.models import load_model
 
-    model = keras.saving.load_model(model_path)
+    model = load_model(model_path)
     table = read_table(manifest, MANIFEST_COLUMNS)
     test = table[table["split"] == "test"]
     pixels = read_images(images, test.sample(min(p.package.parity_images, len(test)), random_state=p.seed))

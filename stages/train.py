@@ -1,17 +1,23 @@
 """Train on the train split; the val split chooses the epoch and nothing else."""
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
+import cxr
 from cxr.errors import plain_errors
 from cxr.labels import TASKS
 from cxr.manifest import MANIFEST_COLUMNS, class_codes, read_table
 from cxr.params import TaskName, TrainParams, load_params
 from cxr.store import read_images
+
+DECIDING = ("augment", "checkpoint", "recipe", "training")  # modules on which the weights depend
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -20,7 +26,6 @@ def train(
     task: TaskName, params: TrainParams, seed: int, manifest: Path, images: Path, model_path: Path, history: Path
 ) -> None:
     from dvclive.live import Live
-    from keras.callbacks import LambdaCallback
 
     from cxr.models import build_model
     from cxr.training import Batches, fit, make_deterministic
@@ -48,26 +53,43 @@ def train(
     )
 
     model_path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = model_path.parent / "checkpoint" / settings_digest(task, params, seed, manifest)
+    for other in checkpoint.parent.glob("*"):
+        if other != checkpoint:
+            shutil.rmtree(other)
     with (
         tempfile.TemporaryDirectory(dir=model_path.parent) as folder,
         Live(str(history), save_dvc_exp=False, dvcyaml=None) as live,
     ):
 
-        def log_epoch(epoch: int, logs: dict[str, float]) -> None:
+        def log_epoch(logs: dict[str, float]) -> None:
             for name, value in logs.items():
-                live.log_metric(name, float(value))
+                live.log_metric(name, value)
             live.next_step()
 
         fit(
-            model, batches, read_images(images, val_rows), class_codes(val_rows, classes), params,
-            Path(folder) / "best.weights.h5", [LambdaCallback(on_epoch_end=log_epoch)],
-        )  # fmt: skip
+            model, batches, read_images(images, val_rows), class_codes(val_rows, classes), params, checkpoint, log_epoch
+        )
         live.summary["epochs_run"] = live.step
         live.make_summary()
         whole = Path(folder) / "model.keras"
         model.save(whole)
         make_repeatable(whole)
         whole.replace(model_path)
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+
+
+def settings_digest(task: TaskName, params: TrainParams, seed: int, manifest: Path) -> str:
+    """What a run depends on: one that was killed goes on only where all of it is the same."""
+    import keras
+
+    backend = import_module(keras.backend.backend())
+    digest = hashlib.sha256(manifest.read_bytes())
+    digest.update(f"{task} {seed} {keras.version()} {backend.__version__} {params.model_dump_json()}".encode())
+    library = Path(cxr.__file__).parent
+    for path in sorted([*library.glob("models/*.py"), *(library / f"{name}.py" for name in DECIDING)]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def make_repeatable(path: Path) -> None:
