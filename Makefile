@@ -44,6 +44,7 @@ lock: $(READY)
 	$(COMPILE) pyproject.toml --group all -o requirements/all.txt
 	$(COMPILE) pyproject.toml --group serve -c requirements/all.txt -o requirements/serve.txt
 	$(COMPILE) pyproject.toml --group gpu -c requirements/all.txt -o requirements/gpu.txt
+	$(COMPILE) pyproject.toml --group jax -c requirements/all.txt -o requirements/jax.txt
 
 # everything is pinned, so pip needs no resolver; quiet.pth turns usage reports off for every command run from here
 $(READY): $(REQUIREMENTS) requirements/quiet.pth

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
@@ -17,8 +18,6 @@ from cxr.manifest import MANIFEST_COLUMNS, class_codes, read_table
 from cxr.params import TaskName, TrainParams, load_params
 from cxr.store import read_images
 
-DECIDING = ("augment", "checkpoint", "recipe", "training")  # modules on which the weights depend
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
@@ -28,8 +27,10 @@ def train(
     from dvclive.live import Live
 
     from cxr.models import build_model
-    from cxr.training import Batches, fit, make_deterministic
+    from cxr.training import distribution
+    from cxr.training.fit import Batches, fit, make_deterministic
 
+    place = distribution.connect()
     make_deterministic(seed)
     classes = TASKS[task].classes
     table = read_table(manifest, MANIFEST_COLUMNS)
@@ -46,30 +47,29 @@ def train(
         params.augment,
         seed,
     )
-    model = build_model(params, train_images.shape[1], len(classes))
-    print(
-        f"{params.model}: {model.count_params():,} parameters; {len(batches.order)} images an epoch, "
-        f"{len(val_rows)} in val"
-    )
-
     model_path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = model_path.parent / "checkpoint" / settings_digest(task, params, seed, manifest)
-    for other in checkpoint.parent.glob("*"):
-        if other != checkpoint:
-            shutil.rmtree(other)
-    with (
-        tempfile.TemporaryDirectory(dir=model_path.parent) as folder,
-        Live(str(history), save_dvc_exp=False, dvcyaml=None) as live,
-    ):
+    with distribution.scope(), tempfile.TemporaryDirectory(dir=model_path.parent) as folder, ExitStack() as stack:
+        model = build_model(params, train_images.shape[1], len(classes))
+        print(
+            f"{params.model}: {model.count_params():,} parameters; {len(batches.order)} images an epoch, "
+            f"{len(val_rows)} in val"
+        )
+        val = read_images(images, val_rows), class_codes(val_rows, classes)
+        if not place.writes:
+            fit(model, batches, *val, params, Path(folder) / "checkpoint", lambda logs: None)
+            return
+        for other in checkpoint.parent.glob("*"):
+            if other != checkpoint or place.processes > 1:  # of several, each would go on from where it was
+                shutil.rmtree(other)
+        live = stack.enter_context(Live(str(history), save_dvc_exp=False, dvcyaml=None))
 
         def log_epoch(logs: dict[str, float]) -> None:
             for name, value in logs.items():
                 live.log_metric(name, value)
             live.next_step()
 
-        fit(
-            model, batches, read_images(images, val_rows), class_codes(val_rows, classes), params, checkpoint, log_epoch
-        )
+        fit(model, batches, *val, params, checkpoint, log_epoch)
         live.summary["epochs_run"] = live.step
         live.make_summary()
         whole = Path(folder) / "model.keras"
@@ -87,7 +87,7 @@ def settings_digest(task: TaskName, params: TrainParams, seed: int, manifest: Pa
     digest = hashlib.sha256(manifest.read_bytes())
     digest.update(f"{task} {seed} {keras.version()} {backend.__version__} {params.model_dump_json()}".encode())
     library = Path(cxr.__file__).parent
-    for path in sorted([*library.glob("models/*.py"), *(library / f"{name}.py" for name in DECIDING)]):
+    for path in sorted([*library.glob("models/*.py"), *library.glob("training/*.py"), library / "augment.py"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

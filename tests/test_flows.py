@@ -149,6 +149,9 @@ def test_no_process_of_the_group_survives(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(KeyboardInterrupt):
         run_group(["bash", "-c", STUBBORN], Path("/"), os.environ, interrupted)
     assert len(pids) == 2
+    deadline = time.monotonic() + 5  # a killed process is gone when the system comes to it
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not any(map(alive, pids))
 
 

@@ -98,7 +98,11 @@ def test_a_backbone_sees_what_its_publisher_fed_it(name):
     assert np.abs(found - expected).max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["cnn", "residual", "nam2022", "small", *BACKBONES])
+DEEP = ("resnet101", "resnet152")  # the code of resnet50; a third of the whole test's time
+EVERY = [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in BACKBONES]
+
+
+@pytest.mark.parametrize("name", ["cnn", "residual", "nam2022", "small", *EVERY])
 def test_every_network_learns_and_is_exported(name, tmp_path):
     keras.utils.clear_session()
     params = settings(name)

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 
 from cxr.augment import augment, mix
-from cxr.checkpoint import Keeper, Saved, phases
 from cxr.models import transfer
 from cxr.params import AugmentParams, TrainParams
-from cxr.recipe import make_loss, make_optimizer
+from cxr.training import distribution
+from cxr.training.checkpoint import Keeper, Saved, phases
+from cxr.training.recipe import make_loss, make_optimizer
 
 
 class Batches(keras.utils.PyDataset):
@@ -40,6 +41,7 @@ class Batches(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.seed = seed
+        self.multiple = 1  # of rows in a batch: the last is filled up with the epoch's first
         self.start(0)
 
     def start(self, epoch: int) -> None:
@@ -52,6 +54,7 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        rows = np.concatenate([rows, self.order[: -len(rows) % self.multiple]])
         rng = np.random.default_rng((self.seed, self.epoch, index))
         images = augment(self.images[rows], self.augmentation, rng)
         images, targets = mix(images, self.targets[rows], self.augmentation, rng)
@@ -81,11 +84,12 @@ def fit(
     trained = keras.Model(model.input, model.output["probabilities"])
     classes = train.targets.shape[1]
     per_class = np.bincount(val_labels, minlength=classes)
-    val = (
-        val_images[..., np.newaxis],
-        np.eye(classes, dtype=np.float32)[val_labels],
-        (len(val_labels) / (classes * np.maximum(per_class, 1)))[val_labels],
-    )
+    train.multiple = distribution.replicas()
+    # filled up with images that weigh nothing in the val loss
+    rows = np.arange(len(val_labels) + -len(val_labels) % train.multiple) % len(val_labels)
+    weights = (len(rows) / (classes * np.maximum(per_class, 1)))[val_labels[rows]]
+    weights[len(val_labels) :] = 0
+    val = val_images[rows, ..., np.newaxis], np.eye(classes, dtype=np.float32)[val_labels[rows]], weights
     folder.mkdir(parents=True, exist_ok=True)
     best = folder / "best.weights.h5"
     saved = Saved.load(folder / "epoch.npz")

@@ -1,0 +1,1 @@
+"""What only training needs; none of it ships."""
