@@ -91,7 +91,8 @@ def fit(
     weights[len(val_labels) :] = 0
     val = val_images[rows, ..., np.newaxis], np.eye(classes, dtype=np.float32)[val_labels[rows]], weights
     folder.mkdir(parents=True, exist_ok=True)
-    best = folder / "best.weights.h5"
+    # a file for each phase: a run killed in the second begins it again from the best epoch of the first
+    best = {phase: folder / f"best{phase.first}.weights.h5" for phase in phases(params)}
     saved = Saved.load(folder / "epoch.npz")
     for logs in saved.logs:
         log_epoch(logs)
@@ -99,7 +100,10 @@ def fit(
         if saved.is_behind(phase):
             continue
         if saved.logs and saved.phase < phase.first:
-            trained.load_weights(best)
+            # the random seeds of dropout go on from where the last phase left them; a file of weights has none
+            for variable, value in zip(trained.variables, saved.variables, strict=False):
+                variable.assign(value)
+            trained.load_weights(best[phases(params)[0]])
         if params.model in transfer.BACKBONES:
             transfer.freeze(model, phase.freeze)
         trained.compile(
@@ -109,7 +113,7 @@ def fit(
         )
         kept = [
             keras.callbacks.ModelCheckpoint(
-                best,
+                best[phase],
                 save_best_only=True,
                 save_weights_only=True,
                 initial_value_threshold=min((logs["val_loss"] for logs in saved.logs), default=None),
@@ -135,8 +139,10 @@ def fit(
             verbose=2,
             callbacks=[keras.callbacks.TerminateOnNaN(), *kept, keeper],
         )
-    if best.exists():
-        trained.load_weights(best)
+    for path in reversed(best.values()):
+        if path.exists():
+            trained.load_weights(path)
+            break
 
 
 def make_deterministic(seed: int) -> None:
