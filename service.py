@@ -90,13 +90,26 @@ class Answer(BaseModel):
     request_id: str = Field(description="UUID; also in the header X-Request-Id and in the prediction log")
     model_version: str
     task: str
-    predicted: str = Field(description="the class with the highest probability")
-    probabilities: dict[str, float] = Field(description="per class; they add up to 1")
-    operating_points: dict[str, float] = Field(description="per class: the threshold chosen on the val split")
+    predicted: str = Field(
+        description="the class with the highest probability; of a task that localises, the region where any pixel "
+        "shows it, else `Background`"
+    )
+    probabilities: dict[str, float] = Field(
+        description="per class; they add up to 1. Of a task that localises: the share of the square that each covers"
+    )
+    operating_points: dict[str, float] = Field(
+        description="per class: the threshold chosen on the val split; of a task that localises, that of a pixel"
+    )
     square: str | None = Field(None, description="how the image was fitted into the model's square")
     whole: bool | None = Field(None, description="whether that square shows all of the file, and nothing was cut off")
     image: str | None = Field(None, description="data URI: the square that the model read, grey PNG")
-    heatmap: str | None = Field(None, description="data URI: evidence for `predicted`, RGBA PNG to lay over `image`")
+    heatmap: str | None = Field(
+        None,
+        description="data URI: evidence for `predicted`, or the region that was found, RGBA PNG to lay over `image`",
+    )
+    mask: str | None = Field(
+        None, description="data URI, of a task that localises: that region in `image`, grey PNG, 0 outside, 255 inside"
+    )
 
 
 class Facts(BaseModel):
@@ -214,7 +227,7 @@ async def read_upload(request: Request) -> bytes:
 
 
 def overlay(evidence: np.ndarray, size: int) -> np.ndarray:
-    """Draw one class's evidence, float32 (h, w), as an overlay, uint8 BGRA (size, size, 4).
+    """Draw one class's evidence, float32 (h, w), or a mask, bool (h, w), as an overlay, uint8 BGRA (size, size, 4).
 
     One colour, whose opacity is the evidence for the class as a share of the largest: the radiograph stays visible
     below. Evidence against the class is not drawn; where nothing speaks for it the overlay is transparent.
@@ -395,7 +408,7 @@ class ChestXray:
         openapi_extra={"requestBody": UPLOAD},
     )
     async def predict(self, request: Request, heatmap: bool = False) -> Answer:
-        """Classify one radiograph; `heatmap=true` adds the square that the model read and the evidence in it."""
+        """Answer about one radiograph; `heatmap=true` adds the square that the model read and the evidence in it."""
         start = time.perf_counter()
         data = await read_upload(request)
         answer = await anyio.to_thread.run_sync(
@@ -417,12 +430,15 @@ class ChestXray:
             request_id=request_id,
             model_version=facts.version,
             task=facts.task,
-            predicted=max(probabilities, key=probabilities.__getitem__),
+            predicted=self.release.predicted(prediction),
             probabilities=probabilities,
             operating_points=facts.operating_points,
         )
         if heatmap:
             evidence = prediction.heatmap[0, ..., facts.classes.index(answer.predicted)]
+            if self.release.localises:
+                evidence = self.release.mask(prediction)
+                answer.mask = data_uri(np.uint8(255) * evidence)
             answer.square = facts.pixels.square
             answer.whole = keeps_whole(facts.pixels)
             answer.image = data_uri(radiograph.image)

@@ -47,7 +47,7 @@ def usual(data: bytes) -> np.ndarray:
 
 def ours(data: bytes) -> np.ndarray:
     dicom.read_dicom_size(data)
-    return dicom.decode_dicom(data)
+    return dicom.decode_dicom(data)[0]
 
 
 def seconds(function: Callable[[bytes], object], data: bytes) -> float:

@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
@@ -139,6 +139,13 @@ class Tree:
                 tars.setdefault(str(member.file.relative_to(self.root)), []).append((member.path, member.fault))
             yield member
         self.walked = {tar: members for tar, members in tars.items() if self.root / tar not in bound}
+
+    def anytime(self, member: Member) -> Member:
+        """The member, to be read when a walk has left it: slowly if it lies in a tar, which is read from its start."""
+        if member.fault or not is_archive(member.file):
+            return member
+        folder = member.file.relative_to(self.root).parent
+        return replace(member, read=partial(_read_again, member.file, folder, member.path))
 
     def _members(self) -> Iterator[Member]:
         for file in self.files():

@@ -36,10 +36,35 @@ CLAHE_CLIP, CLAHE_TILES = 2.0, (8, 8)
 
 def to_canonical(pixels: np.ndarray, params: PixelParams) -> np.ndarray:
     """Bring uint8 (height, width), at least 1 x 1, into the square uint8 (size, size)."""
-    film = inside(pixels, cut_off(pixels, params))
-    film = fit(film, params.size, params.square)
+    return render(pixels, cut_off(pixels, params), params)
+
+
+def render(pixels: np.ndarray, frame: np.ndarray, params: PixelParams) -> np.ndarray:
+    """The square of what lies within `frame`, which `cut_off` found."""
+    film = fit(inside(pixels, frame), params.size, params.square)
     film = reencode(level(film, params.grey), params.reencode)
     return add_bars(film, params.size)
+
+
+def places(shape: tuple[int, int], frame: np.ndarray, params: PixelParams) -> tuple[np.ndarray, np.ndarray]:
+    """Where the centres of the square's rows and of its columns lie in the image of which `frame` was cut off.
+
+    `shape`: height and width of that image. Float64 (size,) each, in its pixels, the first one's centre at 0.5; NaN on
+    the bars of a letterbox.
+    """
+    top, right, bottom, left = frame
+    height, width = shape[0] - top - bottom, shape[1] - left - right
+    box = content_box(width, height, params.size) if params.square == "letterbox" else (0, 0, params.size, params.size)
+    return (
+        top + _spread(box[1], box[3], params.size) * height,
+        left + _spread(box[0], box[2], params.size) * width,
+    )
+
+
+def _spread(first: int, last: int, size: int) -> np.ndarray:
+    """How far each of `size` centres lies between `first` and `last`, 0 to 1; NaN outside."""
+    share = (np.arange(size) + 0.5 - first) / (last - first)
+    return np.where((share > 0) & (share < 1), share, np.nan)
 
 
 def keeps_whole(params: PixelParams) -> bool:

@@ -1,4 +1,4 @@
-"""What the worker processes of ingest do: decode files into squares, thumbs and facts.
+"""What the worker processes of ingest do: decode files into squares, masks, thumbs and facts.
 
 Little is imported here, for every worker waits for it.
 """
@@ -7,7 +7,7 @@ import ctypes
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,39 +16,43 @@ from cxr.content import judge
 from cxr.dicom import silence
 from cxr.errors import ImageError
 from cxr.images import Radiograph, describe, load_radiograph
+from cxr.masks import mask_from_boxes, mask_from_file
 from cxr.params import PixelParams
 from cxr.thumbs import perceptual_hash
+
+if TYPE_CHECKING:
+    from cxr.store import Key  # with pandas, for which no worker has to wait
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT_BYTES = 32 << 20  # the most that glibc takes
 
 
 class Decoded(NamedTuple):
-    """What decoding gave: the digest alone where the bytes were known, no image where they cannot be read.
+    """What decoding gave: the key alone where the bytes were known, no image where they cannot be read.
 
     `facts`: values of FACT_COLUMNS, of an unreadable file a `fault` alone. `image`, `thumb`: see `cxr.images`.
+    `mask`: see `cxr.masks`.
     """
 
-    sha256: str
+    key: "Key"
     facts: dict | None = None
     image: np.ndarray | None = None
     thumb: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to decode, given as its path or its bytes, unless its SHA-256 turns out to be `known`.
+    """One file to decode, given as its path or its bytes, unless its key turns out to be `known`.
 
-    `entry`: its place in the account.
+    `entry`: its place in the account. `mask`: a file, given likewise, or boxes as text.
     """
 
     entry: int
     file: Path | bytes
-    known: str | None
+    known: "Key | None"
     pixels: PixelParams
-
-    def read(self) -> bytes:
-        return self.file if isinstance(self.file, bytes) else self.file.read_bytes()
+    mask: Path | bytes | str | None = None
 
 
 def prepare_worker() -> None:
@@ -67,22 +71,45 @@ def decode_batch(batch: list[Job]) -> list[Decoded]:
     """Runs in a worker."""
     loaded = [load(job) for job in batch]
     # after the last file of the batch: between decoders, which empty the processor's cache, it takes twice the time
-    return [examine(sha256, it) if isinstance(it, Radiograph) else Decoded(sha256, it) for sha256, it in loaded]
+    return [examine(key, *it) if isinstance(it, tuple) else Decoded(key, it) for key, it in loaded]
 
 
-def load(job: Job) -> tuple[str, Radiograph | dict | None]:
-    """The file's SHA-256 with its radiograph, its fault as a fact, or None where its bytes are known."""
-    data = job.read()
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 == job.known:
-        return sha256, None
+def load(job: Job) -> "tuple[Key, tuple[Radiograph, np.ndarray | str | None] | dict | None]":
+    """The file's key with its radiograph and mask, its fault as a fact, or None where its bytes are known.
+
+    In the mask's place stands why it cannot be used, or None without one.
+    """
+    data, drawn = bytes_of(job.file), None if job.mask is None else bytes_of(job.mask)
+    key = key_of(data, drawn)
+    if key == job.known:
+        return key, None
     try:
-        return sha256, load_radiograph(data, job.pixels)
+        radiograph = load_radiograph(data, job.pixels)
     except ImageError as error:
-        return sha256, {"fault": str(error)}
+        return key, {"fault": str(error)}
+    return key, (radiograph, None if drawn is None else load_mask(job, drawn, radiograph))
 
 
-def examine(sha256: str, radiograph: Radiograph) -> Decoded:
+def load_mask(job: Job, drawn: bytes, radiograph: Radiograph) -> np.ndarray | str:
+    if isinstance(job.mask, str):
+        return mask_from_boxes(job.mask, radiograph)
+    try:
+        return mask_from_file(drawn, radiograph, job.pixels.max_megapixels)
+    except ImageError as error:
+        return str(error)
+
+
+def bytes_of(file: Path | bytes | str) -> bytes:
+    if isinstance(file, Path):
+        return file.read_bytes()
+    return file.encode() if isinstance(file, str) else file
+
+
+def key_of(data: bytes, drawn: bytes | None) -> "Key":
+    return hashlib.sha256(data).hexdigest(), None if drawn is None else hashlib.sha256(drawn).hexdigest()
+
+
+def examine(key: "Key", radiograph: Radiograph, mask: np.ndarray | str | None) -> Decoded:
     content = judge(radiograph.thumb)
     facts = {
         "width": radiograph.width,
@@ -93,9 +120,13 @@ def examine(sha256: str, radiograph: Radiograph) -> Decoded:
         "content_reason": content.reason or None,
         **describe(radiograph),
     }
-    return Decoded(sha256, facts, radiograph.image, radiograph.thumb)
+    if isinstance(mask, str):
+        return Decoded(key, facts | {"mask_fault": mask}, radiograph.image, radiograph.thumb)
+    share = None if mask is None else float((mask > 0).mean())
+    return Decoded(key, facts | {"mask_share": share}, radiograph.image, radiograph.thumb, mask)
 
 
 def gave_up(job: Job) -> Decoded:
     """What is said of a file on which a worker process died twice."""
-    return Decoded(hashlib.sha256(job.read()).hexdigest(), {"fault": "decoding it ended the worker process twice"})
+    drawn = None if job.mask is None else bytes_of(job.mask)
+    return Decoded(key_of(bytes_of(job.file), drawn), {"fault": "decoding it ended the worker process twice"})

@@ -90,8 +90,10 @@ def read_dicom_size(data: bytes) -> tuple[int, int, int]:
     return dataset.Columns, dataset.Rows, stored
 
 
-def decode_dicom(data: bytes) -> np.ndarray:
+def decode_dicom(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
     """uint8 (height, width), 0 to 255, of a file that `read_dicom_size` accepted; padded borders are cut off.
+
+    With it comes the row and column of the file at which it begins.
 
     A window is taken as 0 to 255 whatever the pixels are; without a VOI transform, or with one that leaves hardly a
     grey level, up to 8 bits are taken as they are and more are stretched over the values that occur.
@@ -106,7 +108,7 @@ def decode_dicom(data: bytes) -> np.ndarray:
         raise ImageError(f"the DICOM pixel data cannot be decoded ({type(error).__name__})") from None
 
 
-def _to_grey(dataset: Dataset, pixels: np.ndarray) -> np.ndarray:
+def _to_grey(dataset: Dataset, pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     values, padding = _stored_values(dataset, pixels.dtype)
     counts = cv2.calcHist([pixels], [0], None, [len(values)], [0, len(values)]).ravel()
     used = (counts > 0) & ~padding
@@ -124,7 +126,7 @@ def _to_grey(dataset: Dataset, pixels: np.ndarray) -> np.ndarray:
         grey = 255 - grey
     grey[padding] = 0
     rendered = cv2.LUT(pixels, grey)
-    return _without_padded_border(rendered, pixels, padding) if counts[padding].any() else rendered
+    return _without_padded_border(rendered, pixels, padding) if counts[padding].any() else (rendered, (0, 0))
 
 
 def _stored_values(dataset: Dataset, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -214,11 +216,14 @@ def _look_up(dataset: Dataset, item: Dataset, values: np.ndarray) -> np.ndarray:
     return table[np.clip(np.round(values) - first, 0, len(table) - 1).astype(np.int64)]
 
 
-def _without_padded_border(rendered: np.ndarray, pixels: np.ndarray, padding: np.ndarray) -> np.ndarray:
-    """Cut off the rows and columns at the border that hold padding alone."""
-    kept = cv2.LUT(pixels, np.uint8(~padding))
-    rows, columns = (np.flatnonzero(cv2.reduce(kept, axis, cv2.REDUCE_MAX)) for axis in (1, 0))
-    return np.ascontiguousarray(rendered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+def _without_padded_border(
+    rendered: np.ndarray, pixels: np.ndarray, padding: np.ndarray
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Cut off the rows and columns at the border that hold padding alone; see `decode_dicom`."""
+    shown = cv2.LUT(pixels, np.uint8(~padding))
+    rows, columns = (np.flatnonzero(cv2.reduce(shown, axis, cv2.REDUCE_MAX)) for axis in (1, 0))
+    kept = rendered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.ascontiguousarray(kept), (int(rows[0]), int(columns[0]))
 
 
 def stored_pixels(dataset: Dataset) -> np.ndarray:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cxr.canonical import to_canonical
+from cxr.canonical import cut_off, places, render
 from cxr.dicom import decode_dicom, is_dicom, read_dicom_size
 from cxr.errors import ImageError
 from cxr.params import PixelParams
@@ -59,7 +59,8 @@ class Radiograph:
     """One decoded radiograph, bone bright.
 
     `image`: the canonical square, uint8 (size, size). `thumb`: the whole image before any standardisation, stretched to
-    uint8 (64, 64). `width`, `height`, `bits`: of the file.
+    uint8 (64, 64). `width`, `height`, `bits`: of the file. `places`: the file's row and column, in its pixels, at the
+    centre of each row and each column of the square, see `cxr.canonical.places`.
     """
 
     image: np.ndarray
@@ -67,6 +68,7 @@ class Radiograph:
     width: int
     height: int
     bits: int
+    places: tuple[np.ndarray, np.ndarray]
 
 
 def load_radiograph(data: bytes, params: PixelParams) -> Radiograph:
@@ -75,16 +77,41 @@ def load_radiograph(data: bytes, params: PixelParams) -> Radiograph:
     Raises ImageError for anything else, for a truncated file, for less than MIN_SIDE and for more than
     `params.max_megapixels`. Memory stays within a few bytes a pixel, whatever the file claims.
     """
+    header = _accepted_header(data, params.max_megapixels)
+    if header.format == "DICOM":
+        pixels, (top, left) = decode_dicom(data)
+        height, width = pixels.shape
+    else:
+        pixels, (top, left) = _decode_raster(data, header, params.size), (0, 0)
+        height, width = header.height, header.width
+    pixels = halve(pixels, 2 * params.size, 2 * params.size)  # as the JPEG decoder does; the rest is cheaper so
+    frame = cut_off(pixels, params)
+    rows, columns = places(pixels.shape, frame, params)
+    return Radiograph(
+        image=render(pixels, frame, params),
+        thumb=to_thumb(pixels),
+        width=header.width,
+        height=header.height,
+        bits=header.bits,
+        places=(top + rows * height / pixels.shape[0], left + columns * width / pixels.shape[1]),
+    )
+
+
+def load_raster(data: bytes, max_megapixels: float) -> np.ndarray:
+    """Read one PNG or JPEG as uint8 (height, width) of its whole size. Raises ImageError as `load_radiograph` does."""
+    header = _accepted_header(data, max_megapixels)
+    if header.format == "DICOM":
+        raise ImageError("a DICOM file; PNG or JPEG is expected")
+    return _decode_raster(data, header, min(header.width, header.height))
+
+
+def _accepted_header(data: bytes, max_megapixels: float) -> Header:
     header = read_header(data)
     if min(header.width, header.height) < MIN_SIDE:
         raise ImageError(f"{header.width}x{header.height} pixels: a side of less than {MIN_SIDE} is refused")
-    if header.width * header.height > params.max_megapixels * 1e6:
-        raise ImageError(
-            f"{header.width}x{header.height} pixels: more than {params.max_megapixels:g} megapixels are refused"
-        )
-    pixels = decode_dicom(data) if header.format == "DICOM" else _decode_raster(data, header, params.size)
-    pixels = halve(pixels, 2 * params.size, 2 * params.size)  # as the JPEG decoder does; the rest is cheaper so
-    return Radiograph(to_canonical(pixels, params), to_thumb(pixels), header.width, header.height, header.bits)
+    if header.width * header.height > max_megapixels * 1e6:
+        raise ImageError(f"{header.width}x{header.height} pixels: more than {max_megapixels:g} megapixels are refused")
+    return header
 
 
 def read_header(data: bytes) -> Header:

@@ -18,7 +18,8 @@ import numpy as np
 import openvino as ov
 
 from cxr.errors import CxrError
-from cxr.params import PixelParams
+from cxr.labels import TASKS
+from cxr.params import PixelParams, TaskName
 
 OUTPUTS = ("probabilities", "embedding", "heatmap")
 
@@ -33,7 +34,7 @@ class ReleaseFacts:
     """
 
     version: str
-    task: str
+    task: TaskName
     classes: list[str]
     pixels: PixelParams
     operating_points: dict[str, float]
@@ -56,6 +57,9 @@ class Prediction:
 
     `probabilities`: float32 (n, classes), rows sum to 1. `embedding`: float32 (n, d). `heatmap`: float32
     (n, h, w, classes), each class's evidence by place, unbounded; its mean over h, w is the class's logit.
+
+    Of a task that localises, `heatmap` is (n, size, size, 2), the logits of each pixel, and `probabilities` are the
+    shares of the image that background and region cover.
     """
 
     probabilities: np.ndarray
@@ -105,6 +109,20 @@ class Release:
         release = cls(facts, OpenVinoModel(folder / "model.xml"))
         release.check()
         return release
+
+    @property
+    def localises(self) -> bool:
+        """Whether the model finds a region instead of telling classes."""
+        return TASKS[self.facts.task].region is not None
+
+    def mask(self, prediction: Prediction, i: int = 0) -> np.ndarray:
+        """The pixels of image `i` that are likelier the region's than the background's, bool (size, size)."""
+        return prediction.heatmap[i, ..., 1] > prediction.heatmap[i, ..., 0]
+
+    def predicted(self, prediction: Prediction, i: int = 0) -> str:
+        """The most probable class of image `i`; of a task that localises, the region where any pixel shows it."""
+        scores = [0, self.mask(prediction, i).any()] if self.localises else prediction.probabilities[i]
+        return self.facts.classes[int(np.argmax(scores))]
 
     def check(self) -> None:
         """Raises CxrError unless the self-test image gives the recorded probabilities to 1e-3."""

@@ -2,27 +2,46 @@
 
 The vocabulary is `cxr.params.Word`. A word in no table is a fault, never a guess. An image has a label where its words
 name exactly one class of the task. Normal stands alone: beside any other finding it contradicts itself.
+
+A task that localises reads masks instead of words: its classes are the background and a region, of which every pixel
+has one, and an image is labelled by whether its mask shows any of the region.
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
-from cxr.params import OwnSource, SourceParams, TaskName, Word
+from cxr.params import OwnSource, Region, SourceParams, TaskName, Word
 
 NOT_STATED = "finding not stated"
 NO_CLASS = "no class of the task"
 SEVERAL = "findings of several classes"
 UNKNOWN = "unknown finding"
+BACKGROUND = "Background"
 
 
 @dataclass(frozen=True)
 class Task:
-    """`classes` is the order of the model's outputs; `reads` gives each word of the vocabulary its class, or None."""
+    """`classes` is the order of the model's outputs; `reads` gives each word of the vocabulary its class, or None.
+
+    `region`: what a task that localises finds; its classes are BACKGROUND and this.
+    """
 
     name: TaskName
     classes: tuple[str, ...]
     reads: Mapping[Word, str | None]
+    region: Region | None = None
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The classes of which every split must have images: of a region there need be none without it."""
+        return self.classes[1:] if self.region else self.classes
+
+
+def localisation(name: TaskName, region: Region, shown: str) -> Task:
+    """`shown`: the region as a class."""
+    return Task(name, (BACKGROUND, shown), dict.fromkeys(get_args(Word)), region)
 
 
 TASKS: dict[TaskName, Task] = {
@@ -64,6 +83,8 @@ TASKS: dict[TaskName, Task] = {
                 "Other": None,
             },
         ),
+        localisation("localise-lungs", "lungs", "Lungs"),
+        localisation("localise-opacities", "opacities", "Opacity"),
     )
 }
 

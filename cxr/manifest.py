@@ -30,6 +30,9 @@ FACT_COLUMNS: dict[str, str] = {
     "phash": "object",  # 32 bytes, 256-bit perceptual hash
     "content_score": "float32",  # probability of a frontal chest radiograph, by cxr.content
     "content_reason": "string",  # the likeliest other thing; null where there is none
+    "mask_sha256": "string",  # of its mask's file, or of its boxes as text; null where it has no mask
+    "mask_fault": "string",  # why that mask cannot be used
+    "mask_share": "float32",  # of the square that the mask covers; NaN without one
     **dict.fromkeys(DESCRIPTORS, "float32"),
 }
 
@@ -54,6 +57,8 @@ RECORD_COLUMNS: dict[str, str] = {
     "shard": "string",  # file name under data/images/<source>/
     "row": "int32",  # row of that shard
     "content_score": "float32",  # probability of a frontal chest radiograph, by cxr.content
+    "mask": "string",  # the region that its mask shows, `lungs` or `opacities`; null where it has no mask
+    "mask_share": "float32",  # of the square that the mask covers; NaN without one
     **dict.fromkeys(DESCRIPTORS, "float32"),
 }
 

@@ -1,10 +1,10 @@
-"""Measures of a classifier on one slice of images; nothing here judges.
+"""Measures of a classifier, or of found regions, on one slice of images; nothing here judges.
 
 Throughout, `y_true` is int (n,), the position of the true class, and `y_score` float (n, classes), rows sum to 1. A
 measure that the slice does not define (a class without positives or negatives) is None, never a guess.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -99,12 +99,8 @@ def bootstrap_interval(
     seed: int,
 ) -> dict[str, list[float]]:
     """95 % percentile intervals of three measures, drawing patients' groups rather than images with replacement."""
-    rng = np.random.default_rng(seed)
-    _, group = np.unique(groups, return_inverse=True)
-    members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
     values: dict[str, list[float]] = {"accuracy": [], "balanced_accuracy": [], "auroc_macro": []}
-    for _ in range(samples):
-        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+    for rows in _draws(groups, samples, seed):
         truth, score = y_true[rows], y_score[rows]
         hit = score.argmax(axis=1) == truth
         values["accuracy"].append(float(hit.mean()))
@@ -114,7 +110,51 @@ def bootstrap_interval(
         ]
         if aurocs:
             values["auroc_macro"].append(float(np.mean(aurocs)))
-    return {name: [round(float(q), 4) for q in np.quantile(v, [0.025, 0.975])] for name, v in values.items() if v}
+    return {name: _interval(v) for name, v in values.items() if v}
+
+
+def _draws(groups: np.ndarray, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Rows of `samples` draws of as many groups as there are, with replacement."""
+    rng = np.random.default_rng(seed)
+    _, group = np.unique(groups, return_inverse=True)
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+    for _ in range(samples):
+        yield np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+
+
+def _interval(values: Sequence[float]) -> list[float]:
+    return [round(float(q), 4) for q in np.quantile(values, [0.025, 0.975])]
+
+
+def overlaps(true: np.ndarray, found: np.ndarray) -> pd.DataFrame:
+    """`dice`, 2 |A B| / (|A| + |B|), and `iou`, |A B| / |A or B|, of each of n images; both 1 where both are empty.
+
+    `true`, `found`: masks, bool (n, height, width). Dice LR, Ecology 26 (1945) 297-302.
+    """
+    both, either = ((operation(true, found)).sum(axis=(1, 2)) for operation in (np.logical_and, np.logical_or))
+    empty, either = either == 0, np.maximum(either, 1)
+    return pd.DataFrame(
+        {"dice": np.where(empty, 1, 2 * both / (either + both)), "iou": np.where(empty, 1, both / either)}
+    )
+
+
+def measure_overlaps(measured: pd.DataFrame, y_true: np.ndarray, classes: Sequence[str]) -> dict[str, object]:
+    """Means over the images of one slice, and over those of each class, of what `overlaps` gave."""
+
+    def means(chosen: pd.DataFrame) -> dict[str, float | None]:
+        return {"dice": _number(chosen["dice"].mean()), "mean_iou": _number(chosen["iou"].mean())}
+
+    per_class = {
+        name: {"n": int((y_true == k).sum()), **means(measured[y_true == k])} for k, name in enumerate(classes)
+    }
+    return {"n": len(measured), **means(measured), "classes": per_class}
+
+
+def overlap_intervals(measured: pd.DataFrame, groups: np.ndarray, samples: int, seed: int) -> dict[str, list[float]]:
+    """95 % percentile intervals of the means, drawing patients' groups with replacement."""
+    values = measured[["dice", "iou"]].to_numpy()
+    means = np.array([values[rows].mean(axis=0) for rows in _draws(groups, samples, seed)])
+    return {"dice": _interval(means[:, 0]), "mean_iou": _interval(means[:, 1])}
 
 
 def confusion(y_true: np.ndarray, y_score: np.ndarray, classes: Sequence[str]) -> np.ndarray:

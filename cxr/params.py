@@ -13,13 +13,14 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # names a D
 PublishedReader = Literal["kermany", "nih", "covid", "rsna", "covid19-pneumonia-normal"]
 DRAWN_READERS = ("kermany", "nih", "covid")  # the layouts that the demo draws
 Word = Literal["Normal", "Pneumonia", "Bacterial pneumonia", "Viral pneumonia", "COVID-19", "Other"]
-ScratchModel = Literal["cnn", "residual", "nam2022", "small"]
+ScratchModel = Literal["cnn", "residual", "nam2022", "small", "unet"]
 BackboneName = Literal[
     "vgg16", "resnet50", "resnet101", "resnet152", "resnet50v2", "densenet121", "inceptionv3", "xception",
     "mobilenetv2", "efficientnetv2b0", "convnexttiny", "squeezenet",
 ]  # fmt: skip
-ModelName = ScratchModel | BackboneName
-TaskName = Literal["covid", "pneumonia", "pneumonia-type"]
+ModelName = Literal[ScratchModel, BackboneName]
+Region = Literal["lungs", "opacities"]
+TaskName = Literal["covid", "pneumonia", "pneumonia-type", "localise-lungs", "localise-opacities"]
 Freeze = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)],
     Field(description="of a published backbone: so many first layers, the name of the last one, or `all`"),
@@ -110,7 +111,7 @@ class TableSource(OwnSource):
     reader: Literal["table"]
     table: str = Field(min_length=1, description="name of the CSV, or the end of its path")
     columns: dict[
-        Literal["path", "patient_id", "findings", "view_position", "age_years", "sex", "published_split"], str
+        Literal["path", "patient_id", "findings", "view_position", "age_years", "sex", "published_split"] | Region, str
     ]
 
     @model_validator(mode="after")
@@ -118,6 +119,8 @@ class TableSource(OwnSource):
         missing = {"path", "patient_id", "findings"} - set(self.columns)
         if missing:
             raise ValueError(f"columns: no {', '.join(sorted(missing))}")
+        if set(get_args(Region)) <= set(self.columns):
+            raise ValueError("columns: both lungs and opacities; a source has masks of one of them")
         return self
 
 
@@ -238,6 +241,8 @@ class AugmentParams(Section):
     shear_degrees: float = Field(ge=0, le=45)
     brightness: Fraction
     contrast: Fraction
+    blur: Fraction = Field(description="largest share of the resolution that is lost")
+    noise: Fraction = Field(description="largest standard deviation, of the grey range")
     erase: Share = Field(description="probability that a box is overwritten with noise")
     mixup: float = Field(ge=0, description="a of Beta(a, a), 0 for none")
     cutmix: float = Field(ge=0, description="a of Beta(a, a), 0 for none")
@@ -281,6 +286,13 @@ class HeadParams(Section):
     output: Literal["softmax", "sigmoid"] = Field(description="sigmoid: one node, for two classes")
 
 
+class ViewParams(Section):
+    """The same image, moved, whose answers are averaged (test-time augmentation). Less than a cell of the heatmap."""
+
+    shift_fraction: float = Field(ge=0, le=0.1, description="of a side; four views, 0 for none")
+    zoom_fraction: float = Field(ge=0, le=0.1, description="two views, 0 for none")
+
+
 class TrainParams(Section):
     model: ModelName
     weights: str = Field(min_length=1, description="`none`, `imagenet` or a file, of a published backbone")
@@ -298,15 +310,15 @@ class TrainParams(Section):
     ema: Fraction = Field(description="share of the old in the moving average of the weights, 0 for none")
     early_stopping_patience: int = Field(ge=1, description="epochs without a lower val loss")
     fine_tune: FineTuneParams
+    precision: Literal["float32", "bfloat16"] = Field(description="of the activations while training")
+    ensemble: int = Field(ge=1, le=20, description="networks from as many seeds, exported as one model")
+    views: ViewParams
     augment: AugmentParams
 
     @model_validator(mode="after")
     def _only_backbones_have_weights(self) -> "TrainParams":
-        if self.model in get_args(ScratchModel) and (self.weights, self.freeze, self.fine_tune.freeze) != (
-            "none",
-            0,
-            0,
-        ):
+        untouched = self.weights == "none" and self.freeze == self.fine_tune.freeze == 0
+        if self.model in get_args(ScratchModel) and not untouched:
             raise ValueError(f"{self.model} is trained from scratch: weights must be none and freeze 0")
         return self
 
@@ -368,6 +380,21 @@ class Params(Section):
             raise ValueError(f"assemble names {', '.join(sorted(unknown))}, which sources does not hold")
         return self
 
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> "Params":
+        regions = [name for name in get_args(TaskName) if name.startswith("localise")]
+        train = self.train
+        if (self.task in regions) != (train.model == "unet"):
+            raise ValueError(
+                f"task {self.task} with train.model {train.model}: unet finds regions, for the tasks "
+                f"{' and '.join(regions)}, and they need it; every other network tells classes"
+            )
+        if self.task in regions and (train.augment.mixup or train.augment.cutmix):
+            raise ValueError(f"train.augment: mixup and cutmix must be 0 for {self.task}; a mask is of one image")
+        if self.task in regions and (train.views.shift_fraction or train.views.zoom_fraction):
+            raise ValueError(f"train.views: must be 0 for {self.task}; moved views give moved masks")
+        return self
+
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml. Raises ParamsError that names every wrong key."""
@@ -380,13 +407,15 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ParamsError(f"{path}: " + "; ".join(_fault(e) for e in error.errors())) from None
+        raise ParamsError(f"{path}: " + "; ".join(fault(e) for e in error.errors())) from None
 
 
-def _fault(error) -> str:
+def fault(error) -> str:
+    """One of pydantic's errors as a sentence."""
     where = ".".join(str(part) for part in error["loc"]) or "the file"
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key (is it misspelt?)"
     if error["type"] == "missing":
         return f"{where}: missing"
-    return f"{where}: found {error['input']!r}: {error['msg']}"
+    found = "" if isinstance(error["input"], dict) else f"found {error['input']!r}: "  # a rule over several keys
+    return f"{where}: {found}{error['msg'].removeprefix('Value error, ')}"

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+OUTLINES = ("#19c3b2", "#ff6a00")  # of the true mask, and of the one that was found
 COLOURS = ("#3b6ea8", "#d1802f", "#a83b52", "#4f8f5b", "#7a5ea8")  # one per class, in the task's order
 
 
@@ -39,6 +40,23 @@ def heatmap(axes: Axes, pixels: np.ndarray, evidence: np.ndarray, title: str = "
         shown, cmap="inferno", alpha=0.45 * (shown / max(float(shown.max()), 1e-6)), interpolation="bilinear",
         extent=(-0.5, size - 0.5, size - 0.5, -0.5),
     )  # fmt: skip
+    return axes
+
+
+def outlines(axes: Axes, pixels: np.ndarray, masks: Sequence[np.ndarray], title: str = "") -> Axes:
+    """The edges of the true mask and of the one that was found, bool (size, size), on uint8 (size, size) pixels."""
+    image(axes, pixels, title, vmin=0, vmax=255)
+    for mask, colour in zip(masks, OUTLINES, strict=False):
+        if mask.any() and not mask.all():  # matplotlib warns where there is no edge
+            axes.contour(mask.astype(float), [0.5], colors=[colour], linewidths=1)
+    return axes
+
+
+def histogram(axes: Axes, values: pd.Series, measure: str, title: str) -> Axes:
+    """Images by a measure from 0 to 1, in bins of 0.02."""
+    axes.hist(values, bins=np.linspace(0, 1, 51).tolist(), color=COLOURS[0])
+    axes.set(xlim=(0, 1), xlabel=measure, ylabel="images")
+    axes.set_title(title, fontsize=10)
     return axes
 
 

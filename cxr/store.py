@@ -2,8 +2,10 @@
 
 A shard is three files: `shard-00000.npy`, uint8 (n, size, size), the squares that the model reads;
 `thumbs-00000.npy`, uint8 (n, 64, 64), see `cxr.thumbs`; and `facts-00000.parquet`, what decoding found out about each
-file, unreadable ones included. The facts are written last: a shard without them is not there. A whole shard is never
-written again, so that a run that was killed goes on behind the last one, and new images cost only themselves.
+file, unreadable ones included. Where one of its images has a mask there is a fourth: `masks-00000.npy`, uint8
+(n, size, size), see `cxr.masks`, with zeros for the others. The facts are written last: a shard without them is not
+there. A whole shard is never written again, so that a run that was killed goes on behind the last one, and new images
+cost only themselves. So does a new mask of an old image: with it the image is decoded once more.
 """
 
 import io
@@ -16,6 +18,7 @@ import pandas as pd
 
 from cxr.manifest import FACT_COLUMNS, read_table, to_table, write_table
 
+Key = tuple[str, str | None]  # SHA-256 of a file's bytes, and of those that its mask is made of
 NO_FACTS = dict.fromkeys(FACT_COLUMNS) | {"width": 0, "height": 0, "bits": 0}  # of a file without an image
 
 
@@ -32,54 +35,66 @@ class ShardStore:
         told = folder / "recipe.json"
         text = json.dumps(recipe, indent=2, sort_keys=True) + "\n"
         if not told.exists() or told.read_text() != text:
-            for path in sorted(folder.iterdir()):  # `facts` and `records` go before the pixels they speak of
+            # `facts` and `records` go before the pixels they speak of
+            for path in sorted(folder.iterdir(), key=lambda path: (path.suffix == ".npy", path)):
                 path.unlink()
             write_whole(told, text.encode())
         whole = sorted(folder.glob("facts-*.parquet"))
-        for path in [*folder.glob("shard-*.npy"), *folder.glob("thumbs-*.npy")]:
+        for path in folder.glob("*-*.npy"):
             if not (folder / f"facts-{path.stem.partition('-')[2]}.parquet").exists():
                 path.unlink()
         self._tables = [read_table(path, FACT_COLUMNS) for path in whole]
         self._next_shard = int(whole[-1].stem.partition("-")[2]) + 1 if whole else 0
         self._images: list[np.ndarray] = []
         self._thumbs: list[np.ndarray] = []
+        self._masks: list[np.ndarray | None] = []
         self._facts: list[dict] = []
         facts = self.facts()
-        self._position = {sha256: i for i, sha256 in enumerate(facts["sha256"])}
-        self._digest = dict(zip(facts["path"], facts["sha256"], strict=True))
+        of_masks = facts["mask_sha256"].astype(object).where(facts["mask_sha256"].notna(), None)
+        keys: list[Key] = list(zip(facts["sha256"], of_masks, strict=True))
+        self._position = {key: i for i, key in enumerate(keys)}
+        self._key = dict(zip(facts["path"], keys, strict=True))
+        self._digests = {digest for key in keys for digest in key}
 
     def __len__(self) -> int:
         return len(self._position)
 
-    def position_of(self, sha256: str | None) -> int:
+    def position_of(self, key: Key | None) -> int:
         """Where the facts about these bytes stand in `facts`, -1 where they are new."""
-        return self._position.get(sha256, -1) if sha256 else -1
+        return self._position.get(key, -1) if key else -1
 
-    def digest_of(self, path: str) -> str | None:
-        """SHA-256 that the file at `path` had when it was decoded."""
-        return self._digest.get(path)
+    def key_of(self, path: str) -> Key | None:
+        """What the file at `path` and its mask were when they were decoded."""
+        return self._key.get(path)
+
+    def holds(self, sha256: str) -> bool:
+        """Whether a file of these bytes, an image or a mask, was decoded before."""
+        return sha256 in self._digests
 
     def add(
-        self, path: str, sha256: str, facts: dict | None = None, image: np.ndarray | None = None,
-        thumb: np.ndarray | None = None,
+        self, path: str, key: Key, facts: dict | None = None, image: np.ndarray | None = None,
+        thumb: np.ndarray | None = None, mask: np.ndarray | None = None,
     ) -> int:  # fmt: skip
         """Take one decoded file (see `cxr.decoding.Decoded`); returns its position in `facts`.
 
         Bytes that are known already are not kept twice.
         """
-        known = self._position.get(sha256)
+        known = self._position.get(key)
         if known is not None or facts is None:
-            return self._position[sha256]
+            return self._position[key]
         place = {"shard": None, "row": -1}
         if image is not None and thumb is not None:
             place = {"shard": f"shard-{self._next_shard:05d}.npy", "row": len(self._images)}
             self._images.append(image)
             self._thumbs.append(thumb)
-        self._facts.append(NO_FACTS | facts | place | {"path": path, "sha256": sha256})
-        self._position[sha256] = len(self._position)
+            self._masks.append(mask)
+        sha256, mask_sha256 = key
+        told = {"path": path, "sha256": sha256, "mask_sha256": mask_sha256}
+        self._facts.append(NO_FACTS | facts | place | told)
+        self._position[key] = len(self._position)
         if len(self._images) == self.shard_images:
             self.flush()
-        return self._position[sha256]
+        return self._position[key]
 
     def flush(self) -> None:
         """Write what is still in memory as a shard, shorter than the others perhaps."""
@@ -88,10 +103,13 @@ class ShardStore:
         if self._images:
             for kind, images in (("shard", self._images), ("thumbs", self._thumbs)):
                 write_whole(self.folder / f"{kind}-{self._next_shard:05d}.npy", npy_header(images), *images)
+        if any(mask is not None for mask in self._masks):
+            masks = [np.zeros_like(self._images[0]) if mask is None else mask for mask in self._masks]
+            write_whole(self.folder / f"masks-{self._next_shard:05d}.npy", npy_header(masks), *masks)
         table = to_table(self._facts, FACT_COLUMNS)
         write_table(table, self.folder / f"facts-{self._next_shard:05d}.parquet")
         self._tables.append(table)
-        self._images, self._thumbs, self._facts = [], [], []
+        self._images, self._thumbs, self._masks, self._facts = [], [], [], []
         self._next_shard += 1
 
     def facts(self) -> pd.DataFrame:
@@ -120,24 +138,41 @@ def write_whole(path: Path, *parts: bytes | np.ndarray) -> None:
         temporary.unlink(missing_ok=True)
 
 
+class Pixels:
+    """The images of `rows` (columns source, shard, row) in the memory-mapped shards below `root`/<source>/.
+
+    It is indexed as an array of `shape` (n, size, size) is: `pixels[positions]` reads them, as uint8 (k, size, size).
+    Several threads may read at once.
+    """
+
+    def __init__(self, root: Path, rows: pd.DataFrame, kind: str = "shard") -> None:
+        names = rows["source"] + "/" + rows["shard"].str.replace("shard", kind)
+        self._shard, opened = pd.factorize(names)
+        # plain arrays over the mapped files: np.memmap takes longer to index than an image to copy
+        self._shards = [np.asarray(np.load(root / name, mmap_mode="r")) for name in opened]
+        self._row = rows["row"].to_numpy()
+        self.shape = (len(rows), *(self._shards[0].shape[1:] if self._shards else (0, 0)))
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+        images = np.empty((len(positions), *self.shape[1:]), np.uint8)
+        for image, shard, row in zip(images, self._shard[positions], self._row[positions], strict=True):
+            image[:] = self._shards[shard][row]
+        return images
+
+
 def read_images(root: Path, rows: pd.DataFrame) -> np.ndarray:
-    """Gather the images of `rows` (columns source, shard, row) from `root`/<source>/, as uint8 (n, size, size)."""
-    return _gather(root, rows, "shard")
+    """The images of `rows` (columns source, shard, row) below `root`/<source>/, as uint8 (n, size, size)."""
+    return Pixels(root, rows)[np.arange(len(rows))]
+
+
+def read_masks(root: Path, rows: pd.DataFrame) -> np.ndarray:
+    """The masks of `rows`, which have one, as uint8 (n, size, size), 0 or 255; see `cxr.masks`."""
+    return Pixels(root, rows, "masks")[np.arange(len(rows))]
 
 
 def read_thumbs(root: Path, rows: pd.DataFrame) -> np.ndarray:
-    """Gather the thumbs of `rows`, as uint8 (n, 64, 64)."""
-    return _gather(root, rows, "thumbs")
-
-
-def _gather(root: Path, rows: pd.DataFrame, kind: str) -> np.ndarray:
-    images: np.ndarray | None = None
-    position = np.arange(len(rows))
-    sources, shards, places = (rows[name].to_numpy() for name in ("source", "shard", "row"))
-    for source, shard in dict.fromkeys(zip(sources, shards, strict=True)):
-        here = position[(sources == source) & (shards == shard)]
-        pixels = np.load(root / source / shard.replace("shard", kind), mmap_mode="r")
-        if images is None:
-            images = np.empty((len(rows), *pixels.shape[1:]), np.uint8)
-        images[here] = pixels[places[here]]
-    return images if images is not None else np.empty((0, 0, 0), np.uint8)
+    """The thumbs of `rows`, as uint8 (n, 64, 64)."""
+    return Pixels(root, rows, "thumbs")[np.arange(len(rows))]

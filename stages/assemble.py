@@ -42,7 +42,10 @@ def assemble(
     table = pd.concat([read_table(images / s / "records.parquet", RECORD_COLUMNS) for s in sources], ignore_index=True)
     rejected = {s: pd.read_csv(images / s / "rejected.csv", keep_default_na=False) for s in sources}
 
-    table, words = label_records(table, task, params, sources)
+    if task.region:
+        table, words = label_by_mask(table, task), {source: {} for source in sources}
+    else:
+        table, words = label_records(table, task, params, sources)
     table["fixed"] = fixed_test(table, params)
     duplicates = find_duplicates(table, params.duplicates, thumbs_of)
     duplicates = decide(duplicates, read_reviewed(reviewed, table), table)
@@ -105,6 +108,15 @@ def label_records(
     return table, {source: most_common(counts) for source, counts in words.items()}
 
 
+def label_by_mask(table: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """`table` with `label`, by whether the mask shows any of the task's region, and `reason`, as `label_records`."""
+    background, shown = task.classes
+    has_mask = (table["mask"] == task.region).to_numpy(bool, na_value=False)
+    label = np.where(has_mask, np.where(table["mask_share"] > 0, shown, background), None)
+    reason = np.where(has_mask, None, f"no mask of {task.region}")
+    return table.assign(label=pd.array(label, dtype="string"), reason=pd.array(reason, dtype="string"))
+
+
 def _unknown(image: str, source: str, section: SourceParams, finding: str, word: str, n: int) -> str:
     where = f"sources.{source}.words" if isinstance(section, OwnSource) else "the table in cxr/labels.py"
     return (
@@ -161,7 +173,7 @@ def check_classes(used: pd.DataFrame, task: Task, params: AssembleParams) -> Non
         part = part.where(used["fold"] < 0, "fold " + used["fold"].astype("string"))
         remedy = "add images of it, lower assemble.folds, or choose another task"
     groups = used.groupby(["label", part])["group"].nunique()
-    for name in task.classes:
+    for name in task.needed:
         in_part = {p: int(groups.get((name, p), 0)) for p in parts}
         if min(in_part.values()) > 0:
             continue

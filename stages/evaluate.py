@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,13 @@ from cxr.errors import plain_errors
 from cxr.labels import TASKS
 from cxr.manifest import DESCRIPTORS, MANIFEST_COLUMNS, class_codes, read_table, write_table
 from cxr.params import EvaluateParams, TaskName, load_params
-from cxr.store import read_images
+from cxr.store import read_images, read_masks
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+INSIDE = 0.5  # probability from which on a pixel is the region's: the loss draws masks to this, none is chosen
+BLOCK = 256  # images whose masks are in memory at a time
+SHOWN = 5  # images each of the worst, the median and the best
 
 
 def evaluate(
@@ -33,36 +38,89 @@ def evaluate(
 ) -> None:
     from cxr.models import load_model
 
-    classes = TASKS[task].classes
+    chosen = TASKS[task]
     table = read_table(manifest, MANIFEST_COLUMNS)
     model = load_model(model_path)
 
-    def run(split: str) -> tuple[pd.DataFrame, np.ndarray, dict[str, np.ndarray]]:
-        rows = table[table["split"] == split].reset_index(drop=True)
-        y_true = class_codes(rows, classes)
+    def predict(rows: pd.DataFrame) -> dict[str, np.ndarray]:
         pixels = read_images(images, rows)
-        return rows, y_true, model.predict(pixels[..., np.newaxis], batch_size=params.batch_size, verbose=0)
-
-    _, val_true, val_outputs = run("val")
-    thresholds = metrics.operating_points(val_true, val_outputs["probabilities"])
-    rows, y_true, outputs = run("test")
-    y_score = outputs["probabilities"]
+        return model.predict(pixels[..., np.newaxis], batch_size=params.batch_size, verbose=0)
 
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir(parents=True)
+    rows = table[table["split"] == "test"].reset_index(drop=True)
     slices = slices_of(rows, official_test)
+    if chosen.region:
+        thresholds = [INSIDE] * len(chosen.classes)
+        measured, y_score = localise(rows, slices, chosen.classes, predict, images, params, seed, reports)
+    else:
+        val_rows = table[table["split"] == "val"].reset_index(drop=True)
+        val_score = predict(val_rows)["probabilities"]
+        thresholds = metrics.operating_points(class_codes(val_rows, chosen.classes), val_score)
+        measured, y_score = classify(
+            rows, slices, chosen.classes, thresholds, predict(rows), read_images(images, rows), params, seed, reports
+        )
+    write_json(metrics_path, {"slices": measured})
+    write_json(reports / "operating_points.json", dict(zip(chosen.classes, thresholds, strict=True)))
+    write_table(drift_table(rows[list(DESCRIPTORS)], y_score, chosen.classes), reference)
+    print(summary(measured))
+
+
+def classify(
+    rows: pd.DataFrame,
+    slices: dict[str, np.ndarray],
+    classes: tuple[str, ...],
+    thresholds: list[float],
+    outputs: dict[str, np.ndarray],
+    pixels: np.ndarray,
+    params: EvaluateParams,
+    seed: int,
+    reports: Path,
+) -> tuple[dict[str, dict], np.ndarray]:
+    """Measures of each slice, and the scores."""
+    y_true, y_score, groups = class_codes(rows, classes), outputs["probabilities"], rows["group"].to_numpy()
     measured = {}
     for name, chosen in slices.items():
         measured[name] = metrics.measure(y_true[chosen], y_score[chosen], thresholds, classes)
         measured[name]["interval_95"] = metrics.bootstrap_interval(
-            y_true[chosen], y_score[chosen], rows["group"].to_numpy()[chosen], classes, params.bootstrap_samples, seed
+            y_true[chosen], y_score[chosen], groups[chosen], classes, params.bootstrap_samples, seed
         )
-    write_json(metrics_path, {"slices": measured})
-    write_json(reports / "operating_points.json", dict(zip(classes, thresholds, strict=True)))
     write_points(reports, rows, y_true, y_score, classes)
-    draw(reports, rows, slices, y_true, outputs, classes, read_images(images, rows))
-    write_table(drift_table(rows[list(DESCRIPTORS)], y_score, classes), reference)
-    print(summary(measured))
+    draw(reports, rows, slices, y_true, outputs, classes, pixels)
+    return measured, y_score
+
+
+def localise(
+    rows: pd.DataFrame,
+    slices: dict[str, np.ndarray],
+    classes: tuple[str, ...],
+    predict: Callable[[pd.DataFrame], dict[str, np.ndarray]],
+    images: Path,
+    params: EvaluateParams,
+    seed: int,
+    reports: Path,
+) -> tuple[dict[str, dict], np.ndarray]:
+    """Measures of each slice by the overlap of the found masks with the true ones, and the shares of the classes."""
+    overlaps, scores, shown = [], [], []
+    for start in range(0, len(rows), BLOCK):  # two logits a pixel of a whole test split would fill the memory
+        outputs = predict(rows[start : start + BLOCK])
+        found = outputs["heatmap"][..., 1] > 0
+        overlaps.append(metrics.overlaps(read_masks(images, rows[start : start + BLOCK]) > 0, found))
+        scores.append(outputs["probabilities"])
+        shown.append(found.any(axis=(1, 2)))
+    overlap, y_score = pd.concat(overlaps, ignore_index=True), np.concatenate(scores)
+    y_true, groups = class_codes(rows, classes), rows["group"].to_numpy()
+    measured = {}
+    for name, chosen in slices.items():
+        of_slice = overlap.iloc[chosen].reset_index(drop=True)
+        measured[name] = metrics.measure_overlaps(of_slice, y_true[chosen], classes)
+        measured[name]["interval_95"] = metrics.overlap_intervals(
+            of_slice, groups[chosen], params.bootstrap_samples, seed
+        )
+    answers = table_of_answers(rows, y_true, np.concatenate(shown).astype(int), y_score, classes).join(overlap.round(4))
+    answers.to_csv(reports / "predictions.csv", index=False)
+    draw_masks(reports, answers, rows, images, predict)
+    return measured, y_score
 
 
 def slices_of(rows: pd.DataFrame, official_test: list[str]) -> dict[str, np.ndarray]:
@@ -88,15 +146,19 @@ def write_points(
         (reports / folder).mkdir()
         for k, name in enumerate(classes):
             points(y_true == k, y_score[:, k]).to_csv(reports / folder / f"{name}.csv", index=False)
-    names = np.array(classes)
-    answers = rows[["image_id", "source", "view_position", "group"]].assign(
-        actual=names[y_true], predicted=names[y_score.argmax(axis=1)]
-    )
+    answers = table_of_answers(rows, y_true, y_score.argmax(axis=1), y_score, classes)
     answers[["actual", "predicted"]].to_csv(reports / "confusion.csv", index=False)
-    for k, name in enumerate(classes):
-        answers[f"score_{name}"] = y_score[:, k].round(6)
     answers.to_csv(reports / "predictions.csv", index=False)
     metrics.calibration_bins(y_true, y_score).to_csv(reports / "calibration.csv", index=False)
+
+
+def table_of_answers(
+    rows: pd.DataFrame, y_true: np.ndarray, predicted: np.ndarray, y_score: np.ndarray, classes: tuple[str, ...]
+) -> pd.DataFrame:
+    names = np.array(classes)
+    told = {"actual": names[y_true], "predicted": names[predicted]}
+    told |= {f"score_{name}": y_score[:, k].round(6) for k, name in enumerate(classes)}
+    return rows[["image_id", "source", "view_position", "group"]].assign(**told)
 
 
 def draw(
@@ -140,8 +202,39 @@ def draw(
     plots.save(figure, reports / "heatmaps.png")
 
 
+def draw_masks(
+    reports: Path,
+    answers: pd.DataFrame,
+    rows: pd.DataFrame,
+    images: Path,
+    predict: Callable[[pd.DataFrame], dict[str, np.ndarray]],
+) -> None:
+    """The worst, median and best images with both outlines, and how the Dice coefficients spread."""
+    order = answers["dice"].to_numpy().argsort(kind="stable")
+    middle = max((len(order) - SHOWN) // 2, 0)
+    picked = {"worst": order[:SHOWN], "median": order[middle:][:SHOWN], "best": order[::-1][:SHOWN]}
+    figure, axes = plots.panels(len(picked), SHOWN, 2.6, 2.9)
+    for row, (which, chosen) in zip(axes, picked.items(), strict=True):
+        shown = rows.iloc[chosen]
+        true, found = read_masks(images, shown) > 0, predict(shown)["heatmap"][..., 1] > 0
+        for axis in row:
+            axis.axis("off")
+        for k, pixels in enumerate(read_images(images, shown)):
+            title = f"{which}: Dice {answers['dice'].iloc[chosen[k]]:.3f} ({shown['source'].iloc[k]})"
+            plots.outlines(row[k], pixels, (true[k], found[k]), title)
+    plots.save(figure, reports / "overlays.png")
+
+    sources = sorted(answers["source"].unique())
+    figure, axes = plots.panels(1, len(sources), 4.2, 3.2)
+    for axis, source in zip(axes[0], sources, strict=True):
+        values = answers.loc[answers["source"] == source, "dice"]
+        plots.histogram(axis, values, "Dice", f"{source}, {len(values)} images, mean {values.mean():.3f}")
+    plots.save(figure, reports / "dice.png")
+
+
 def summary(measured: dict[str, dict]) -> str:
-    names = ["n", "accuracy", "balanced_accuracy", "auroc_macro", "ece"]
+    names = ["n", "accuracy", "balanced_accuracy", "auroc_macro", "ece", "dice", "mean_iou"]
+    names = [name for name in names if name in measured["test"]]
     return pd.DataFrame({k: {n: v[n] for n in names} for k, v in measured.items()}).T.astype({"n": int}).to_string()
 
 

@@ -1,6 +1,7 @@
 """What a person wants to see first: counts, samples, and the mean, contrast and deviation of the classes."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from cxr.errors import plain_errors
 from cxr.labels import TASKS
 from cxr.manifest import DESCRIPTORS, MANIFEST_COLUMNS, read_table
 from cxr.params import TaskName, load_params
-from cxr.store import read_images
+from cxr.store import read_images, read_masks
 
 SAMPLES = 8  # images shown of each class
 
@@ -19,9 +20,10 @@ SAMPLES = 8  # images shown of each class
 def explore(task: TaskName, seed: int, manifest: Path, images: Path, reports: Path) -> None:
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir(parents=True)
-    classes = TASKS[task].classes
+    region = TASKS[task].region
     table = read_table(manifest, MANIFEST_COLUMNS)
     train = table[table["split"] == "train"]  # test stays unseen
+    classes = tuple(name for name in TASKS[task].classes if (train["label"] == name).any())  # lungs are in every image
 
     counts = table.groupby(["source", "split", "label"]).size().rename("images").reset_index()
     counts.to_csv(reports / "counts.csv", index=False)
@@ -33,19 +35,34 @@ def explore(task: TaskName, seed: int, manifest: Path, images: Path, reports: Pa
     train.groupby("label")[list(DESCRIPTORS)].median().round(3).reset_index().to_csv(
         reports / "descriptors.csv", index=False
     )
-    draw_samples(train, classes, images, seed, reports / "samples.png")
+    draw_samples(train, classes, images, seed, reports / "samples.png", region is not None)
     draw_statistics(train, classes, images, reports)
+    if region:
+        draw_masks(train, images, region, reports / "masks.png")
 
 
-def draw_samples(train: pd.DataFrame, classes: tuple[str, ...], images: Path, seed: int, path: Path) -> None:
+def draw_samples(
+    train: pd.DataFrame, classes: tuple[str, ...], images: Path, seed: int, path: Path, masked: bool
+) -> None:
+    """A row of images a class, with the outlines of their masks where they are `masked`."""
     figure, axes = plots.panels(len(classes), SAMPLES, 1.7, 1.95)
     for row, name in zip(axes, classes, strict=True):
         of_class = train[train["label"] == name]
         shown = of_class.sample(min(SAMPLES, len(of_class)), random_state=seed).sort_values("source")
         for axis in row:
             axis.axis("off")
-        for axis, source, pixels in zip(row, shown["source"], read_images(images, shown), strict=False):
-            plots.image(axis, pixels, f"{name}\n{source}", vmin=0, vmax=255)
+        masks = read_masks(images, shown) > 0 if masked else [None] * len(shown)
+        for axis, source, pixels, mask in zip(row, shown["source"], read_images(images, shown), masks, strict=False):
+            plots.outlines(axis, pixels, [] if mask is None else [mask], f"{name}\n{source}")
+    plots.save(figure, path)
+
+
+def draw_masks(train: pd.DataFrame, images: Path, region: str, path: Path) -> None:
+    """Where the region lies, and how much of the image it covers."""
+    mean, _ = mean_and_deviation(train, images, read_masks)
+    figure, axes = plots.panels(1, 2, 3.6, 3.2)
+    plots.image(axes[0, 0], mean / 255, f"share of {len(train)} masks of {region}", "viridis", vmin=0, vmax=1)
+    plots.histogram(axes[0, 1], train["mask_share"], "share of the image", f"{len(train)} masks")
     plots.save(figure, path)
 
 
@@ -66,11 +83,13 @@ def draw_statistics(train: pd.DataFrame, classes: tuple[str, ...], images: Path,
     plots.save(figure, reports / "means.png")
 
 
-def mean_and_deviation(rows: pd.DataFrame, images: Path, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_deviation(
+    rows: pd.DataFrame, images: Path, read: Callable[[Path, pd.DataFrame], np.ndarray] = read_images, block: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
     """Per pixel, float64 (size, size), in blocks of images: memory does not grow with their number."""
     total = squares = np.zeros(())
     for start in range(0, len(rows), block):
-        pixels = read_images(images, rows.iloc[start : start + block]).astype(np.float64)
+        pixels = read(images, rows.iloc[start : start + block]).astype(np.float64)
         total, squares = total + pixels.sum(axis=0), squares + (pixels**2).sum(axis=0)
     mean = total / len(rows)
     return mean, np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))

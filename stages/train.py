@@ -8,15 +8,16 @@ import shutil
 import tempfile
 import zipfile
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import cxr
-from cxr.errors import plain_errors
+from cxr.errors import CxrError, plain_errors
 from cxr.labels import TASKS
 from cxr.manifest import MANIFEST_COLUMNS, class_codes, read_table
 from cxr.params import TaskName, TrainParams, load_params
-from cxr.store import read_images
+from cxr.store import Pixels, read_images, read_masks
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -26,50 +27,69 @@ def train(
 ) -> None:
     from dvclive.live import Live
 
-    from cxr.models import build_model
+    from cxr.models import build_model, in_float32
+    from cxr.models.ensemble import combine
     from cxr.training import distribution
-    from cxr.training.fit import Batches, fit, make_deterministic
+    from cxr.training.batches import Batches
+    from cxr.training.fit import fit, make_deterministic
 
     place = distribution.connect()
-    make_deterministic(seed)
-    classes = TASKS[task].classes
+    classes, region = TASKS[task].classes, TASKS[task].region
     table = read_table(manifest, MANIFEST_COLUMNS)
     train_rows = table[(table["split"] == "train") & (table["copies"] > 0)]
     val_rows = table[table["split"] == "val"]
-    train_images = read_images(images, train_rows)
-    batches = Batches(
-        train_images,
-        class_codes(train_rows, classes),
-        train_rows["copies"].to_numpy(),
-        train_rows["weight"].to_numpy(),
-        len(classes),
-        params.batch_size,
-        params.augment,
-        seed,
-    )
+    for name, rows in (("train", train_rows), ("val", val_rows)):
+        if absent := set(TASKS[task].needed) - set(rows["label"]):
+            raise CxrError(
+                f"train: no {name} image of class {', '.join(sorted(absent))} in {manifest}; add a source that has "
+                "some, or change assemble or task"
+            )
+    train_images = Pixels(images, train_rows)
+    train_masks = Pixels(images, train_rows, "masks") if region else None
+    val = read_images(images, val_rows), read_masks(images, val_rows) if region else class_codes(val_rows, classes)
     model_path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = model_path.parent / "checkpoint" / settings_digest(task, params, seed, manifest)
     with distribution.scope(), tempfile.TemporaryDirectory(dir=model_path.parent) as folder, ExitStack() as stack:
-        model = build_model(params, train_images.shape[1], len(classes))
-        print(
-            f"{params.model}: {model.count_params():,} parameters; {len(batches.order)} images an epoch, "
-            f"{len(val_rows)} in val"
-        )
-        val = read_images(images, val_rows), class_codes(val_rows, classes)
-        if not place.writes:
-            fit(model, batches, *val, params, Path(folder) / "checkpoint", lambda logs: None)
-            return
-        for other in checkpoint.parent.glob("*"):
-            if other != checkpoint or place.processes > 1:  # of several, each would go on from where it was
-                shutil.rmtree(other)
-        live = stack.enter_context(Live(str(history), save_dvc_exp=False, dvcyaml=None))
+        if place.writes:
+            for other in checkpoint.parent.glob("*"):
+                if other != checkpoint or place.processes > 1:  # of several, each would go on from where it was
+                    shutil.rmtree(other)
+            live = stack.enter_context(Live(str(history), save_dvc_exp=False, dvcyaml=None))
+        else:
+            live, checkpoint = None, Path(folder) / "checkpoint"
 
-        def log_epoch(logs: dict[str, float]) -> None:
+        def log_epoch(member: int, logs: dict[str, float]) -> None:
+            if live is None:
+                return
             for name, value in logs.items():
-                live.log_metric(name, value)
+                live.log_metric(f"member{member}/{name}" if params.ensemble > 1 else name, value)
             live.next_step()
 
-        fit(model, batches, *val, params, checkpoint, log_epoch)
+        members = []
+        for member in range(params.ensemble):
+            make_deterministic(seed + member)
+            batches = Batches(
+                train_images,
+                class_codes(train_rows, classes),
+                train_rows["copies"].to_numpy(),
+                train_rows["weight"].to_numpy(),
+                len(classes),
+                params.batch_size,
+                params.augment,
+                seed + member,
+                train_masks,
+            )
+            model = build_model(params, train_images.shape[1], len(classes))
+            if member == 0:
+                print(
+                    f"{params.model}: {model.count_params():,} parameters; {len(batches.shown)} images an epoch, "
+                    f"{len(val_rows)} in val"
+                )
+            fit(model, batches, *val, params, checkpoint / str(member), partial(log_epoch, member))
+            members.append(in_float32(model, params, len(classes)))
+        if live is None:
+            return
+        model = combine(members, params)
         live.summary["epochs_run"] = live.step
         live.make_summary()
         whole = Path(folder) / "model.keras"
@@ -87,6 +107,8 @@ def settings_digest(task: TaskName, params: TrainParams, seed: int, manifest: Pa
     digest = hashlib.sha256(manifest.read_bytes())
     digest.update(f"{task} {seed} {keras.version()} {backend.__version__} {params.model_dump_json()}".encode())
     library = Path(cxr.__file__).parent
+    if params.weights not in ("none", "imagenet") and Path(params.weights).exists():
+        digest.update(Path(params.weights).read_bytes())
     for path in sorted([*library.glob("models/*.py"), *library.glob("training/*.py"), library / "augment.py"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,4 +1,5 @@
-"""A real release, small enough to build in a test: a two-convolution OpenVINO model with random weights."""
+"""Real releases, small enough to build in a test: a two-convolution OpenVINO model with random weights, and one that
+finds a region by a threshold."""
 
 import json
 from dataclasses import replace
@@ -9,7 +10,7 @@ import openvino as ov
 from openvino import opset15 as op
 
 from cxr.inference import OUTPUTS, OpenVinoModel, ReleaseFacts, facts_as_json, release_version, self_test_image
-from cxr.params import load_params
+from cxr.params import TaskName, load_params
 
 CLASSES = ["Normal", "Pneumonia", "COVID-19"]
 
@@ -22,15 +23,27 @@ def build_release(folder: Path, size: int = 64, seed: int = 0, **pixels: object)
 
     The model reads the whole file but for what `pixels` says.
     """
+    points = {"Normal": 0.5, "Pneumonia": 0.35, "COVID-19": 0.25}
+    return _write(folder, _model(size, np.random.default_rng(seed)), "covid", points, size, pixels)
+
+
+def build_region_release(folder: Path, size: int = 64) -> Path:
+    """A release that finds as `Lungs` every pixel darker than grey level 100."""
+    return _write(folder, _threshold(size), "localise-lungs", {"Background": 0.5, "Lungs": 0.5}, size, {})
+
+
+def _write(
+    folder: Path, model: ov.Model, task: TaskName, points: dict[str, float], size: int, pixels: dict[str, object]
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    ov.save_model(_model(size, np.random.default_rng(seed)), folder / "model.xml", compress_to_fp16=False)
+    ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
     probabilities = OpenVinoModel(folder / "model.xml")(self_test_image(size)[np.newaxis]).probabilities[0]
     facts = ReleaseFacts(
         version="",
-        task="covid",
-        classes=CLASSES,
+        task=task,
+        classes=list(points),
         pixels=load_params().ingest.pixels.model_copy(update={"size": size, "max_megapixels": 4.0} | WHOLE | pixels),
-        operating_points={"Normal": 0.5, "Pneumonia": 0.35, "COVID-19": 0.25},
+        operating_points=points,
         self_test=[float(p) for p in probabilities],
     )
     facts = replace(facts, version=release_version(folder, facts))
@@ -48,7 +61,19 @@ def _model(size: int, rng: np.random.Generator) -> ov.Model:
     maps = op.relu(op.convolution(planes, filters, [patch, patch], [0, 0], [0, 0], [1, 1]))
     head = rng.normal(size=(len(CLASSES), features, 1, 1)).astype(np.float32)
     evidence = op.transpose(op.convolution(maps, head, [1, 1], [0, 0], [0, 0], [1, 1]), [0, 2, 3, 1])
-    results = (op.softmax(op.reduce_mean(evidence, [1, 2]), -1), op.reduce_mean(maps, [2, 3]), evidence)
+    return _named([op.softmax(op.reduce_mean(evidence, [1, 2]), -1), op.reduce_mean(maps, [2, 3]), evidence], images)
+
+
+def _threshold(size: int) -> ov.Model:
+    """uint8 (n, size, size, 1) in; the logits of each pixel, and the mean of their softmax, as of the trained U-Net."""
+    images = op.parameter([-1, size, size, 1], np.uint8, name="images")
+    grey = op.convert(images, np.float32)
+    half = op.multiply(op.subtract(grey, np.float32(100)), np.float32(0.05))
+    heatmap = op.concat([half, op.multiply(half, np.float32(-1))], -1)
+    return _named([op.reduce_mean(op.softmax(heatmap, -1), [1, 2]), op.reduce_mean(grey, [1, 2]), heatmap], images)
+
+
+def _named(results: list[ov.Node], images: ov.Node) -> ov.Model:
     for name, result in zip(OUTPUTS, results, strict=True):
         result.output(0).set_names({name})
-    return ov.Model(list(results), [images], "tiny")  # pyright: ignore[reportGeneralTypeIssues]  # its stubs bind wrongly
+    return ov.Model(results, [images], "tiny")  # pyright: ignore[reportGeneralTypeIssues]  # its stubs bind wrongly

@@ -119,6 +119,29 @@ def test_a_loss_that_is_not_finite_is_one_sentence(trained, params, tmp_path):
     assert not (tmp_path / "model.keras").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, r"train: no train image of class COVID-19 in .*manifest.parquet; add a source that has some"),
+        ({"model": "squeezenet", "freeze": "fire99"}, r"train.freeze: the backbone has no layer 'fire99'; its"),
+        ({"model": "vgg16", "weights": "absent.h5"}, r"train.weights: there is no file absent.h5; name one"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence(trained, params, tmp_path, settings, sentence):
+    from stages.train import train
+
+    table = trained.table()
+    if not settings:
+        table = table[(table["label"] != "COVID-19") | (table["split"] != "train")]
+    table.to_parquet(tmp_path / "manifest.parquet")
+    with pytest.raises(CxrError, match=sentence):
+        train(
+            params.task, params.train.model_copy(update=settings), params.seed, tmp_path / "manifest.parquet",
+            trained.images, tmp_path / "model.keras", tmp_path / "training",
+        )  # fmt: skip
+    assert not (tmp_path / "model.keras").exists()
+
+
 def test_the_package_answers_as_keras_does(trained, params):
     import keras
 

@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 from cxr.inference import OUTPUTS, OpenVinoModel
-from cxr.models import build_model, min_side
+from cxr.models import build_model, in_float32, min_side
 from cxr.models.heads import Head
 from cxr.models.squeezenet import squeezenet
 from cxr.models.transfer import BACKBONES, CONVENTIONS, freeze
@@ -122,6 +122,20 @@ def test_every_network_learns_and_is_exported(name, tmp_path):
     for key in OUTPUTS:
         scale = max(1, np.abs(expected[key]).max())
         assert np.abs(getattr(found, key) - expected[key]).max() <= 1e-3 * scale, key
+
+
+@pytest.mark.parametrize("name", ["residual", "squeezenet"])
+def test_what_was_trained_in_bfloat16_answers_in_float32(name):
+    params = settings(name, precision="bfloat16")
+    model = build_model(params, 32, 3)
+    assert keras.config.dtype_policy().name == "float32"
+    trained = keras.Model(model.input, model.output["probabilities"])
+    trained.compile(keras.optimizers.SGD(1e-3), "categorical_crossentropy", run_eagerly=True)
+    assert np.isfinite(trained.train_on_batch(noise(32), np.eye(3)[np.arange(8) % 3]))
+    same = in_float32(model, params, 3)
+    assert {layer.compute_dtype for layer in same.layers[1:]} <= {"float32", "uint8"}
+    low, full = (np.asarray(each(noise(32), training=False)["probabilities"]) for each in (model, same))
+    assert 0 < np.abs(low - full).max() < 0.05
 
 
 @pytest.mark.parametrize("name", ["nam2022", "inceptionv3", "xception", "vgg16", "cnn"])

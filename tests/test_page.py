@@ -14,7 +14,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from cxr.inference import Release
 from tests.image_files import dicom, draw, jpeg, png
 from tests.live_service import LiveService, serve
-from tests.release_fixture import build_release
+from tests.release_fixture import build_region_release, build_release
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = (
@@ -142,6 +142,26 @@ def test_of_a_file_that_was_cropped_the_square_that_the_model_read_is_shown(
         assert page.find("seen").is_selected()
         assert not page.find("seen").is_enabled()
         assert page.find("heatmap").rect == picture.rect
+
+
+def test_a_region_is_shown_as_a_mask_with_its_share_of_the_image(
+    browser: webdriver.Chrome, images: Path, tmp_path: Path
+) -> None:
+    with serve(tmp_path, CXR_RELEASE=str(build_region_release(tmp_path / "release"))) as service:
+        page = Page(browser, service.url)
+        page.choose(images / "chest.jpg")
+        expected = service.client.post("/v1/predict", files={"file": (images / "chest.jpg").read_bytes()}).json()
+        assert page.text("predicted") == "Lungs"
+        assert "Found" in page.text("result")
+        assert "Most probable" not in page.text("result")
+        shown = [row.text for row in page.find("probabilities").find_elements(By.TAG_NAME, "li")]
+        shares = expected["probabilities"].items()
+        assert shown == [f"{name}\n{100 * share:.1f} %" for name, share in shares]
+        assert not page.find("probabilities").find_elements(By.CLASS_NAME, "tick")
+        assert page.text("legend") == "the pixels found: Lungs"
+        assert page.find("heatmap").get_attribute("alt") == "Mask: Lungs"
+        assert page.find("heatmap").rect == page.find("picture").rect
+        assert page.faults() == []
 
 
 def test_an_error_is_the_services_sentence_in_an_alert(page: Page, images: Path) -> None:

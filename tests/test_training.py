@@ -189,6 +189,22 @@ def test_what_is_erased_is_a_box():
         assert changed.mean() < 0.25
 
 
+def test_lost_resolution_keeps_the_grey_level_and_takes_the_detail():
+    images = np.random.default_rng(1).integers(60, 200, (30, 32, 32)).astype(np.uint8)
+    found = augment(images, still(blur=0.8), np.random.default_rng(0))
+    assert np.abs(found.mean(axis=(1, 2)) - images.mean(axis=(1, 2))).max() < 4
+    detail = found.std(axis=(1, 2)) / images.std(axis=(1, 2))
+    assert detail.min() < 0.25
+    assert 0.45 < detail.max() <= 1  # what loses nearly nothing is the image itself
+
+
+def test_noise_is_of_every_strength_up_to_the_largest():
+    images = np.full((60, 32, 32), 128, np.uint8)
+    strengths = augment(images, still(noise=0.1), np.random.default_rng(0)).std(axis=(1, 2)) / 255
+    assert strengths.max() < 0.105
+    assert np.histogram(strengths, bins=4, range=(0, 0.1))[0].min() > 5
+
+
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_targets_are_shared_as_the_pixels_are(kind):
     images = np.zeros((8, 40, 40), np.uint8)
@@ -204,6 +220,7 @@ def test_a_stage_killed_by_the_system_goes_on(repository, params, tmp_path):
     """SIGKILL in the middle of the real stage, then the stage again: the model is the same file."""
     from stages.train import train as stage
 
+    params = params.model_copy(update={"train": params.train.model_copy(update={"ensemble": 2})})
     program = f"""
 from pathlib import Path
 from cxr.params import Params, load_params
@@ -216,7 +233,7 @@ train(params.task, params.train, params.seed, Path({str(repository.manifest)!r})
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=log, stderr=log)
-        while not list(tmp_path.glob("killed/checkpoint/*/epoch.npz")):
+        while not list(tmp_path.glob("killed/checkpoint/*/1/epoch.npz")):
             assert process.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -231,7 +248,8 @@ train(params.task, params.train, params.seed, Path({str(repository.manifest)!r})
         models.append((tmp_path / name / "model.keras").read_bytes())
         assert not (tmp_path / name / "checkpoint").exists()
     assert models[0] == models[1]
-    metrics = [(tmp_path / name / "training/plots/metrics/val_loss.tsv").read_text() for name in ("killed", "whole")]
+    losses = "training/plots/metrics/member1/val_loss.tsv"
+    metrics = [(tmp_path / name / losses).read_text() for name in ("killed", "whole")]
     assert [line.split("\t")[1:] for line in metrics[0].splitlines()] == [
         line.split("\t")[1:] for line in metrics[1].splitlines()
     ]

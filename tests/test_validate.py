@@ -299,6 +299,7 @@ def test_the_pages_fetch_nothing_and_run_nothing(broken, params):
 def test_every_image_that_there_can_be_has_possible_descriptors(size):
     y, x = np.mgrid[0:size, 0:size]
     noise = np.random.default_rng(0).integers(0, 256, (size, size))
+    places = np.arange(size) + 0.5, np.arange(size) + 0.5
     for image in (
         0 * x,
         0 * x + 255,
@@ -309,7 +310,7 @@ def test_every_image_that_there_can_be_has_possible_descriptors(size):
         noise,
     ):
         square = image.astype(np.uint8)
-        for name, value in describe(Radiograph(square, square, 9, 2900, 8)).items():
+        for name, value in describe(Radiograph(square, square, 9, 2900, 8, places)).items():
             assert POSSIBLE[name][0] <= np.float32(value) <= POSSIBLE[name][1], name
 
 

@@ -87,14 +87,17 @@ function showAnswer(answer, original) {
   $("seen").checked = false;
   showPicture();
   $("heatmap").src = answer.heatmap;
-  $("heatmap").alt = `Heatmap: evidence for ${answer.predicted}`;
+  const localised = Boolean(answer.mask); // of pixels: operating points are theirs, and the bars show shares of the image
+  document.body.toggleAttribute("data-mask", localised);
+  $("heatmap").alt = localised ? `Mask: ${answer.predicted}` : `Heatmap: evidence for ${answer.predicted}`;
   $("heatmap").hidden = false;
   $("heatmap-class").textContent = answer.predicted;
+  $("mask-class").textContent = answer.predicted;
   $("square").hidden = false;
   $("controls").hidden = false;
   $("predicted").textContent = answer.predicted;
   const rows = Object.entries(answer.probabilities).map(([name, probability]) =>
-    row(name, probability, answer.operating_points[name], answer.predicted),
+    row(name, probability, localised ? undefined : answer.operating_points[name], answer.predicted),
   );
   $("probabilities").replaceChildren(...rows);
   $("result").hidden = false;

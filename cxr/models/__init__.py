@@ -1,33 +1,60 @@
 """Networks from typed params. Every one takes uint8 (n, size, size, 1) and has the three named outputs."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 
 from cxr.errors import CxrError
 from cxr.models import cnn, transfer
 from cxr.models.heads import attach
-from cxr.params import TrainParams
+from cxr.models.unet import SIDES, unet
+
+if TYPE_CHECKING:
+    from cxr.params import TrainParams
 
 NAM_SIDE = 94  # pixels: five unpadded blocks leave one
 
 
-def build_model(params: TrainParams, size: int, classes: int) -> keras.Model:
+def build_model(params: "TrainParams", size: int, classes: int) -> keras.Model:
     """An untrained model: uint8 (n, size, size, 1) in; a dict of `probabilities`, `embedding` and `heatmap` out.
 
     probabilities: float32 (n, classes), rows sum to 1. embedding: float32 (n, d), what the last linear layer reads.
     heatmap: float32 (n, h, w, classes), each class's evidence by place; its mean over h and w is the class's logit.
-    Scaling and channel copies are layers inside. Raises CxrError where `size` is too small for the network, where its
-    weights cannot be had, or where the head does not fit the classes.
+    Those of `unet` are of every pixel, see `cxr.models.unet`. Scaling and channel copies are layers inside. Raises
+    CxrError where `size` does not fit the network, where its weights cannot be had, or where the head does not fit the
+    classes.
     """
     if size < (least := min_side(params)):
         raise CxrError(f"ingest.pixels.size: {params.model} takes images of {least} pixels and more, found {size}")
     if params.head.output == "sigmoid" and classes != 2:
         raise CxrError(f"train.head.output: a sigmoid node tells two classes, the task has {classes}; use softmax")
+    if params.model == "unet" and size % SIDES:
+        raise CxrError(f"ingest.pixels.size: unet takes images of a multiple of {SIDES} pixels a side, found {size}")
+    with _policy("float32" if params.precision == "float32" else "mixed_bfloat16"):
+        return _build(params, size, classes)
+
+
+@contextlib.contextmanager
+def _policy(name: str) -> Iterator[None]:
+    """Layers made inside compute in `name`: `keras.applications` knows no other way to say so."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _build(params: "TrainParams", size: int, classes: int) -> keras.Model:
     inputs = keras.Input((size, size, 1), dtype="uint8", name="image")
     if params.model in transfer.BACKBONES:
         return attach(inputs, transfer.features(inputs, params.model, params.weights), params.head, classes)
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
+    if params.model == "unet":
+        return unet(inputs, scaled, params.dropout)
     if params.model == "nam2022":
         x = cnn.nam2022(scaled, params.dropout)
     elif params.model == "small":
@@ -38,11 +65,22 @@ def build_model(params: TrainParams, size: int, classes: int) -> keras.Model:
     return attach(inputs, x, params.head, classes)
 
 
-def min_side(params: TrainParams) -> int:
+def in_float32(model: keras.Model, params: "TrainParams", classes: int) -> keras.Model:
+    """`model`, which `params` built, as one that computes in float32: what ships answers alike on every machine."""
+    if params.precision == "float32":
+        return model
+    same = build_model(
+        params.model_copy(update={"precision": "float32", "weights": "none"}), model.input.shape[1], classes
+    )
+    same.set_weights(model.get_weights())
+    return same
+
+
+def min_side(params: "TrainParams") -> int:
     """Pixels a side, the least that the network takes."""
     if params.model in transfer.BACKBONES:
         return transfer.BACKBONES[params.model].min_side
-    return {"nam2022": NAM_SIDE, "small": 8}.get(params.model, 2 ** len(params.widths))
+    return {"nam2022": NAM_SIDE, "small": 8, "unet": 2 * SIDES}.get(params.model, 2 ** len(params.widths))
 
 
 def load_model(path: Path) -> keras.Model:

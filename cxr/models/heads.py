@@ -7,12 +7,13 @@ call HiResCAM. It costs one pass forward and no gradient, so that an exported mo
 """
 
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import layers, ops
 
-from cxr.params import HeadParams
+if TYPE_CHECKING:
+    from cxr.params import HeadParams
 
 
 @keras.saving.register_keras_serializable("cxr")
@@ -89,7 +90,7 @@ class Head(layers.Layer):
         return super().get_config() | own
 
 
-def attach(inputs: keras.KerasTensor, features: keras.KerasTensor, params: HeadParams, classes: int) -> keras.Model:
+def attach(inputs: keras.KerasTensor, features: keras.KerasTensor, params: "HeadParams", classes: int) -> keras.Model:
     """The model of `inputs` with the three outputs that every model has (see `cxr.models.build_model`)."""
     answer = Head(classes, params.pool, params.dense, params.dropout, params.output, name="head")(features)
     return keras.Model(

@@ -6,6 +6,9 @@ Only frontal X-rays are kept: CT slices, laterals and unstated views are set asi
 Known faults: several images a patient, rows without an image, `todo` findings, metadata that is not UTF-8 (Figure1).
 A collection is known by its columns, not by its folder, so that a clone, a GitHub archive and a link give the same
 patients.
+Lung masks: files of the images' names in a folder `lung-masks`, or the repository's own `annotations/lungVAE-masks`,
+`<image>_mask.png`. The former are drawn by people, the heart's shadow included, arrows and letters left out; the latter
+by a network (Selvan et al. 2020), and used where there is no other.
 Cite: Cohen JP et al., arXiv:2006.11988; Wang L, Wong A, Sci Rep 10 (2020) 19549.
 """
 
@@ -14,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cxr.archives import Tree
+from cxr.archives import Member, Tree
 from cxr.errors import SourceError
 from cxr.params import PublishedSource
 from cxr.sources.reading import Found, Row, SetAside, age, by_key, is_image, not_an_image, read_csv, sex
@@ -29,6 +32,8 @@ VIEWS = {
     "L": "LL",
     "Lateral": "LL",
 }
+MASKED = "covid-chestxray-dataset"
+MASK_FOLDERS = ("lung-masks", "lungVAE-masks")  # the former is believed before the latter
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,12 @@ class Collection:
 
 def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
     collections: dict[str, Collection] = {}  # by the folder of the images
+    masks: dict[str, dict[str, Member]] = {folder: {} for folder in MASK_FOLDERS}  # by the key of their image
     for member in tree.walk():
         path = PurePosixPath(member.path)
-        if path.name == "metadata.csv":
+        if path.parent.name in MASK_FOLDERS and is_image(member.path):
+            masks[path.parent.name].setdefault(_image_of(path), tree.anytime(member))
+        elif path.name == "metadata.csv":
             rows = read_csv(member, COLUMNS)
             folder = str(path.parent / "images")
             kept, left_out = by_key(
@@ -56,16 +64,25 @@ def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
             yield from left_out
     if not collections:
         raise SourceError(f"{tree.root}: no metadata.csv; expected one beside each images folder, as on GitHub")
-    yield from _read_images(tree, collections)
+    drawn, traced = masks.values()
+    yield from _read_images(tree, collections, traced | drawn)
 
 
-def _read_images(tree: Tree, collections: dict[str, Collection]) -> Iterator[Found | SetAside]:
+def _read_images(
+    tree: Tree, collections: dict[str, Collection], masks: dict[str, Member]
+) -> Iterator[Found | SetAside]:
+    """`masks`: by the key of their image."""
     seen = set()
+    masked = set()
+    waiting = []
     for member in tree.walk():
         path = PurePosixPath(member.path)
         if not is_image(member.path):
             if path.name != "metadata.csv":
                 yield not_an_image(member.path)
+            continue
+        if path.parent.name in MASK_FOLDERS:
+            waiting.append(member.path)
             continue
         collection = collections.get(str(path.parent))
         row = collection and collection.rows.get(_key(path.name))
@@ -73,6 +90,9 @@ def _read_images(tree: Tree, collections: dict[str, Collection]) -> Iterator[Fou
             yield SetAside(member.path, "image without a row")
             continue
         seen.add((str(path.parent), _key(path.name)))
+        mask = masks.get(_key(path.name)) if collection.name == MASKED else None
+        if mask:
+            masked.add(mask.path)
         fault = _not_frontal(row, member.path)
         yield fault or Found(
             path=member.path,
@@ -83,7 +103,13 @@ def _read_images(tree: Tree, collections: dict[str, Collection]) -> Iterator[Fou
             age_years=age(row.get("age", "")),
             sex=sex(row.get("sex", "")),
             licence=row.get("license") or None,
+            region="lungs" if mask else None,
+            mask=mask,
         )
+    for path in waiting:
+        if path not in masked:
+            other = masks[_image_of(PurePosixPath(path))].path
+            yield SetAside(path, "mask without an image") if other == path else SetAside(path, "another mask", other)
     for folder, collection in collections.items():
         for name in collection.rows:
             if (folder, name) not in seen:
@@ -105,6 +131,11 @@ def _file_name(row: Row) -> str:
 def _key(name: str) -> str:
     """File names are compared without a known image extension: Figure1's table leaves it out."""
     return re.sub(r"\.(jpe?g|png|gz)$", "", name, flags=re.IGNORECASE)
+
+
+def _image_of(mask: PurePosixPath) -> str:
+    """The key of the image that a mask is of."""
+    return _key(mask.name).removesuffix("_mask") if mask.parent.name == "lungVAE-masks" else _key(mask.name)
 
 
 def _patient(patient_id: str) -> str:

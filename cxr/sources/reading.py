@@ -17,6 +17,7 @@ from pydicom import Dataset
 from cxr.archives import Member
 from cxr.dicom import is_dicom, read_tags
 from cxr.errors import ImageError, SourceError
+from cxr.params import Region
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 SEPARATORS = (",", ";", "\t")  # of a table; Excel writes ; where , stands in numbers
@@ -27,7 +28,11 @@ OTHER_VIEWS = ("LL", "RL", "LLD", "RLD", "LLO", "RLO", "RAO", "LAO", "RPO", "LPO
 
 @dataclass(frozen=True)
 class Found:
-    """One image with what its source says of it; None where the source does not say."""
+    """One image with what its source says of it; None where the source does not say.
+
+    `region`: what of the image its mask shows. The mask is the file `mask`, or else the `boxes`, of which there may be
+    none.
+    """
 
     path: str
     member: Member = field(compare=False, repr=False)
@@ -40,6 +45,8 @@ class Found:
     published_split: str | None = None
     licence: str | None = None
     boxes: str | None = None
+    region: Region | None = None
+    mask: Member | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ def _read_image(member: Member, name: str, tables: Tables) -> Found | SetAside:
         sex=sex(text_of(header, "PatientSex")),
         licence="RSNA terms of use, attribution",
         boxes=json.dumps(boxes) if boxes else None,
+        region="opacities",  # of all images: where there is no box, radiologists looked for opacities and saw none
     )
 
 

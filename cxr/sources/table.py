@@ -3,16 +3,19 @@
 Who made the labels and how, whom the images show and under which licence is for the owner to say, in params.yaml and
 in a note of one's own. The path column may hold an image's path within the source, the end of it, or its name, with
 or without extension; what fits several images is set aside, not guessed, unless it is the whole path of one.
+A column `lungs` or `opacities` names, in the same ways, a PNG or JPEG in which that region of the image is white; its
+cell may be empty.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import PurePosixPath
+from typing import get_args
 
 from cxr.archives import Member, Tree
 from cxr.errors import SourceError
-from cxr.params import TableSource
+from cxr.params import Region, TableSource
 from cxr.sources.reading import (
     Found,
     Row,
@@ -35,6 +38,8 @@ def read(tree: Tree, params: TableSource) -> Iterator[Found | SetAside]:
     rows, left_out = by_key(rows, itemgetter(params.columns["path"]), params.columns.values())
     yield from left_out
     row_of: dict[str, Row] = {}
+    masks: dict[str, str] = {}  # path of an image: path of its mask
+    region = next((region for region in get_args(Region) if region in params.columns), None)
     places = _by_ending(images)
     whole = set(images)
     for name, row in rows.items():
@@ -47,8 +52,16 @@ def read(tree: Tree, params: TableSource) -> Iterator[Found | SetAside]:
             yield SetAside(name, "another row fits this image", row.where)
         else:
             row_of[fitting[0]] = row
+            if region and (cell := row[params.columns[region]]):
+                drawn = [cell] if cell in whole else places.get(cell.strip("/"), [])
+                if len(drawn) == 1:
+                    masks[fitting[0]] = drawn[0]
+                else:
+                    yield SetAside(cell, "row names no mask", f"{len(drawn)} files fit ({row.where})")
+    named = set(masks.values())
+    members = {member.path: tree.anytime(member) for member in tree.walk() if member.path in named} if named else {}
     for member in tree.walk():
-        if member.path == table:
+        if member.path == table or (member.path in named and member.path not in row_of):
             continue
         if not is_image(member.path):
             yield not_an_image(member.path)
@@ -56,10 +69,13 @@ def read(tree: Tree, params: TableSource) -> Iterator[Found | SetAside]:
             yield SetAside(member.path, "image without a row")
         else:
             said = {key: row_of[member.path][column] for key, column in params.columns.items()}
-            yield _read_row(member, said, params)
+            mask = members.get(masks.get(member.path, ""))
+            yield _read_row(member, said, params, region if mask else None, mask)
 
 
-def _read_row(member: Member, said: dict[str, str], params: TableSource) -> Found | SetAside:
+def _read_row(
+    member: Member, said: dict[str, str], params: TableSource, region: Region | None, mask: Member | None
+) -> Found | SetAside:
     """`said`: the row's cells by what they hold."""
     split = said.get("published_split", "")
     if not said["patient_id"]:
@@ -80,6 +96,8 @@ def _read_row(member: Member, said: dict[str, str], params: TableSource) -> Foun
         sex=sex(said.get("sex", "")),
         published_split=SPLITS.get(split.lower()),
         licence=params.licence,
+        region=region,
+        mask=mask,
     )
 
 

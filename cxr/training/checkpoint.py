@@ -1,17 +1,19 @@
 """What a killed training needs to go on after its last whole epoch, and to end as if it had not been killed."""
 
-import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from cxr.errors import CxrError
-from cxr.params import TrainParams
-from cxr.store import write_whole
+
+if TYPE_CHECKING:
+    from cxr.params import TrainParams
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Phase:
     freeze: int | str
 
 
-def phases(params: TrainParams) -> list[Phase]:
+def phases(params: "TrainParams") -> list[Phase]:
     whole = Phase(0, params.epochs, params.learning_rate, params.freeze)
     fine = Phase(params.epochs, params.fine_tune.epochs, params.fine_tune.learning_rate, params.fine_tune.freeze)
     return [phase for phase in (whole, fine) if phase.epochs]
@@ -56,9 +58,12 @@ class Saved:
     def save(self, path: Path) -> None:
         state = {name: value for name, value in asdict(self).items() if name != "variables"}
         arrays = {f"v{i}": array for i, array in enumerate(self.variables)}
-        whole = io.BytesIO()
-        np.savez(whole, state=json.dumps(state), **arrays)
-        write_whole(path, whole.getbuffer())
+        temporary = path.with_name(path.name + ".part")
+        with open(temporary, "wb") as file:
+            np.savez(file, state=json.dumps(state), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
     def is_behind(self, phase: Phase) -> bool:
         ended = self.stopped or self.epoch == phase.first + phase.epochs - 1

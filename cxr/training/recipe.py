@@ -1,12 +1,15 @@
 """Optimizer, learning rate and loss from typed params."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
-from cxr.params import ScheduleParams, TrainParams
+from cxr.training.overlap import SoftDice, dice, iou
+
+if TYPE_CHECKING:
+    from cxr.params import ScheduleParams, TrainParams
 
 
 @keras.saving.register_keras_serializable("cxr")
@@ -36,7 +39,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return dict(vars(self))
 
 
-def make_optimizer(params: TrainParams, rate: float, epochs: int, steps: int) -> keras.optimizers.Optimizer:
+def make_optimizer(params: "TrainParams", rate: float, epochs: int, steps: int) -> keras.optimizers.Optimizer:
     """`steps`: batches an epoch."""
     chosen = params.optimizer
     options: dict = {"learning_rate": make_schedule(params.schedule, rate, epochs, steps)}
@@ -49,7 +52,7 @@ def make_optimizer(params: TrainParams, rate: float, epochs: int, steps: int) ->
     return keras.optimizers.SGD(momentum=chosen.momentum, weight_decay=chosen.weight_decay or None, **options)
 
 
-def make_schedule(params: ScheduleParams, rate: float, epochs: int, steps: int) -> float | Schedule:
+def make_schedule(params: "ScheduleParams", rate: float, epochs: int, steps: int) -> float | Schedule:
     if params.name == "plateau" or (params.name == "constant" and not params.warmup_epochs):
         return rate
     return Schedule(
@@ -58,9 +61,15 @@ def make_schedule(params: ScheduleParams, rate: float, epochs: int, steps: int) 
     )  # fmt: skip
 
 
-def make_loss(params: TrainParams) -> keras.losses.Loss:
+def make_loss(params: "TrainParams") -> keras.losses.Loss:
+    if params.model == "unet":
+        return SoftDice()
     if params.focal_gamma:
         return keras.losses.CategoricalFocalCrossentropy(
             alpha=1.0, gamma=params.focal_gamma, label_smoothing=params.label_smoothing
         )
     return keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing)
+
+
+def make_metrics(params: "TrainParams") -> list[Any]:
+    return [dice, iou] if params.model == "unet" else [keras.metrics.CategoricalAccuracy(name="accuracy")]

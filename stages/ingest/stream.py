@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,21 +11,23 @@ import pandas as pd
 from tqdm import tqdm
 
 import cxr
-from cxr.archives import Tree
+from cxr.archives import Member, Tree
 from cxr.decoding import Job, decode_batch, gave_up, prepare_worker
 from cxr.errors import ImageError, SourceError
-from cxr.executors import map_in_order, open_backend
+from cxr.executors import Backend, map_in_order, open_backend
 from cxr.manifest import RECORD_COLUMNS, write_table
 from cxr.params import IngestParams, SourceParams
 from cxr.seen import Seen
 from cxr.sources import READERS, Found, SetAside
-from cxr.store import ShardStore, write_whole
+from cxr.store import Key, ShardStore, write_whole
 
 BATCH_FILES = 16  # sending a batch must cost little beside decoding it
 BATCH_BYTES = 4_000_000  # and many large files must not wait in memory
 # what in cxr/ decides on pixels and facts
-DECODERS = ("images.py", "dicom.py", "canonical.py", "content*", "decoding.py", "thumbs.py")
-SAID = [f.name for f in fields(Found) if f.name != "member"]  # what a source says of an image
+DECODERS = ("images.py", "dicom.py", "canonical.py", "content*", "decoding.py", "masks.py", "thumbs.py")
+SAID = [f.name for f in fields(Found) if f.name not in ("member", "mask")]  # what a source says of an image
+NO_BOXES = "[]"  # of an image that was searched for its region in vain
+UNUSABLE_MASK = "unusable mask"
 NOT_FRONTAL = "not a frontal chest radiograph"
 REJECTED_COLUMNS = ["path", "reason", "detail", "score", "shard", "row"]
 
@@ -34,10 +36,12 @@ REJECTED_COLUMNS = ["path", "reason", "detail", "score", "shard", "row"]
 class Account:
     """Everything that the reader yielded: nothing is lost between raw and records.
 
-    `said`: values of SAID of each image found. `positions`: where the facts about it stand in the store.
+    `said`: values of SAID of each image found. `masks`: the path of its mask's file, None without one. `positions`:
+    where the facts about it stand in the store.
     """
 
     said: list[tuple] = field(default_factory=list)
+    masks: list[str | None] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
 
@@ -86,8 +90,8 @@ def recipe(params: IngestParams) -> dict:
 def read_source(reading: SourceParams, params: IngestParams, raw: Path, store: ShardStore, seen: Seen) -> Account:
     """Decode what is new into `store`, and account for every file and row."""
     account = Account()
-    places: list[tuple[str, Path]] = []  # of each image found: its member and the file that holds it
-    tree = Tree(raw, listed=seen.tars(raw, lambda sha256: store.position_of(sha256) >= 0))
+    places: list[list[tuple[str, Path]]] = []  # of each image found: its member and its mask's, and what holds them
+    tree = Tree(raw, listed=seen.tars(raw, store.holds))
     with open_backend(params, prepare_worker) as backend:
 
         def jobs(items: Iterable[Found | SetAside]) -> Iterator[Job]:
@@ -95,31 +99,65 @@ def read_source(reading: SourceParams, params: IngestParams, raw: Path, store: S
                 if isinstance(item, SetAside):
                     account.set_aside.append(item)
                     continue
-                digest = seen.digest(item.member)
-                position = store.position_of(digest)
-                data = b""
+                key = seen_key(item, seen)
+                position = store.position_of(key)
+                data, drawn = b"", None
                 try:
                     if position < 0:
-                        by_path = backend.reads_files and item.member.is_loose
-                        data = item.member.file if by_path else item.member.read()
+                        data = sent(item.member, backend)
+                        item, drawn = with_mask(item, backend, account)
                 except ImageError as error:
                     account.set_aside.append(SetAside(item.path, "unreadable file", str(error)))
                     continue
                 account.said.append(tuple(getattr(item, name) for name in SAID))
+                account.masks.append(item.mask.path if item.mask else None)
                 account.positions.append(position)
-                places.append((item.member.path, item.member.file))
-                if digest is not None and position >= 0:
-                    seen.note(*places[-1], digest)
+                places.append([(member.path, member.file) for member in (item.member, item.mask) if member])
+                if key is not None and position >= 0:
+                    note(seen, places[-1], key)
                 else:
-                    yield Job(len(places) - 1, data, store.digest_of(item.path), params.pixels)
+                    yield Job(len(places) - 1, data, store.key_of(item.path), params.pixels, drawn)
 
         items = tqdm(READERS[reading.reader](tree, reading), desc=f"ingest {reading.reader}", unit=" files")
         for batch, results in map_in_order(backend, decode_batch, in_batches(jobs(items)), gave_up):
             for job, decoded in zip(batch, results, strict=True):
                 account.positions[job.entry] = store.add(account.said[job.entry][0], *decoded)
-                seen.note(*places[job.entry], decoded.sha256)
+                note(seen, places[job.entry], decoded.key)
     seen.save(raw, tree.walked if reading.reader != "dicom" else {})  # names in a hospital's tar may be patients'
     return account
+
+
+def seen_key(item: Found, seen: Seen) -> Key | None:
+    """The key of an image and its mask where neither has changed since they were read, else None."""
+    sha256 = seen.digest(item.member)
+    mask_sha256 = None
+    if item.mask:
+        mask_sha256 = seen.digest(item.mask)
+    elif item.region:
+        mask_sha256 = hashlib.sha256((item.boxes or NO_BOXES).encode()).hexdigest()
+    return None if sha256 is None or (item.mask and mask_sha256 is None) else (sha256, mask_sha256)
+
+
+def note(seen: Seen, places: list[tuple[str, Path]], key: Key) -> None:
+    for (path, file), digest in zip(places, key, strict=False):  # boxes have a digest and no file
+        if digest is not None:
+            seen.note(path, file, digest)
+
+
+def sent(member: Member, backend: Backend) -> Path | bytes:
+    """How a file goes to a worker. Raises ImageError where it cannot be read."""
+    return member.file if backend.reads_files and member.is_loose else member.read()
+
+
+def with_mask(item: Found, backend: Backend, account: Account) -> tuple[Found, Path | bytes | str | None]:
+    """The image with what its mask is made of; without one where its file cannot be read, which is set aside."""
+    if item.mask is None:
+        return item, (item.boxes or NO_BOXES) if item.region else None
+    try:
+        return item, sent(item.mask, backend)
+    except ImageError as error:
+        account.set_aside.append(SetAside(item.mask.path, UNUSABLE_MASK, str(error)))
+        return replace(item, mask=None, region=None), None
 
 
 def in_batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
@@ -127,7 +165,8 @@ def in_batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
     size = 0
     for job in jobs:
         batch.append(job)
-        size += len(job.file) if isinstance(job.file, bytes) else job.file.stat().st_size
+        files = [file for file in (job.file, job.mask) if file is not None]
+        size += sum(file.stat().st_size if isinstance(file, Path) else len(file) for file in files)
         if len(batch) == BATCH_FILES or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -139,9 +178,11 @@ def to_tables(
     source: str, account: Account, facts: pd.DataFrame, min_content_score: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Records, and what was left out with its reasons; together they are the account."""
-    found = pd.DataFrame.from_records(account.said, columns=SAID)
+    found = pd.DataFrame.from_records(account.said, columns=SAID).assign(mask_path=account.masks)
     of = facts.iloc[account.positions].reset_index(drop=True)
     table = found.join(of.drop(columns="path"))
+    bad_mask = table["mask_fault"].notna()
+    table["mask"] = table["region"].where(table["mask_sha256"].notna() & ~bad_mask, None)
     unreadable = table["fault"].notna()
     refused = ~unreadable & (table["content_score"] < min_content_score)
     table["reason"] = np.select([unreadable, refused], ["unreadable image", NOT_FRONTAL], "")
@@ -153,7 +194,9 @@ def to_tables(
     records["patient_id"] = f"{source}/" + records["patient_id"]
     records["source"] = source
     set_aside = pd.DataFrame([(s.path, s.reason, s.detail) for s in account.set_aside], columns=REJECTED_COLUMNS[:3])
+    masks = table.loc[bad_mask, ["mask_path", "mask_fault"]].set_axis(["path", "detail"], axis=1)
+    masks["reason"] = UNUSABLE_MASK
     left_out = table.loc[unreadable | refused, REJECTED_COLUMNS]
-    rejected = pd.concat([set_aside, left_out], ignore_index=True)[REJECTED_COLUMNS]
+    rejected = pd.concat([set_aside, masks, left_out], ignore_index=True)[REJECTED_COLUMNS]
     rejected["row"] = rejected["row"].where(rejected["shard"].notna()).astype("Int32")
     return records[list(RECORD_COLUMNS)].astype(RECORD_COLUMNS), rejected

@@ -32,13 +32,13 @@ def answer_folder(folder: Path, release: Release) -> tuple[list[dict], np.ndarra
         except ImageError as error:
             unreadable.append((member.path, "unreadable image", str(error), folder.name, "", ""))
             continue
-        probabilities = release.model(radiograph.image[np.newaxis]).probabilities[0]
+        prediction = release.model(radiograph.image[np.newaxis])
         rows.append(
             {
                 "request_id": member.path,
                 "model_version": release.facts.version,
-                "predicted": release.facts.classes[int(probabilities.argmax())],
-                "probabilities": dict(zip(release.facts.classes, probabilities.tolist(), strict=True)),
+                "predicted": release.predicted(prediction),
+                "probabilities": dict(zip(release.facts.classes, prediction.probabilities[0].tolist(), strict=True)),
                 "descriptors": describe(radiograph),
             }
         )

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cxr.labels import TASKS
+from cxr.labels import TASKS, Task
 from cxr.manifest import MANIFEST_COLUMNS, SPLITS, read_table
 from cxr.params import TaskName, ValidateParams
-from cxr.store import read_images
+from cxr.store import read_images, read_masks
 from stages.validate.page import Gallery, write_page
 from stages.validate.suites import Result, Table, judge, write_report
 
@@ -25,7 +25,7 @@ def expectations(task: TaskName, params: ValidateParams) -> dict[str, list["Expe
     from great_expectations import expectations as e
 
     low, high = params.mean_range
-    return {
+    suites = {
         "images": [
             e.ExpectTableColumnsToMatchOrderedList(
                 column_list=[*MANIFEST_COLUMNS, "pixel_mean", "pixel_std", "pixel_change"],
@@ -81,21 +81,38 @@ def expectations(task: TaskName, params: ValidateParams) -> dict[str, list["Expe
             ),
         ],
     }
+    if TASKS[task].region:
+        suites["masks"] = [
+            e.ExpectColumnValuesToBeInSet(
+                column="mask", value_set=[TASKS[task].region], notes="a mask of something else teaches this"
+            ),
+            e.ExpectColumnValuesToNotBeNull(column="mask", notes="an image without a mask teaches nothing"),
+            e.ExpectColumnValuesToBeBetween(
+                column="mask_change", max_value=1e-6, notes="the masks are not those that were ingested"
+            ),
+        ]
+    return suites
 
 
-def tables(manifest: pd.DataFrame, classes: tuple[str, ...], images: Path) -> dict[str, Table]:
+def tables(manifest: pd.DataFrame, task: Task, images: Path) -> dict[str, Table]:
     """The tables that are judged."""
+    classes = task.needed
     counts = manifest.pivot_table(index="label", columns="split", values="row", aggfunc="size", fill_value=0)
     by_class = counts.reindex(index=list(classes), columns=list(SPLITS), fill_value=0)
     by_class["sources"] = manifest.groupby("label")["source"].nunique().reindex(list(classes), fill_value=0)
     by_group = manifest.groupby("group")["split"].nunique().rename("splits").reset_index()
     measured = manifest.join(measure(manifest, images))
     measured["pixel_change"] = (measured["pixel_mean"] - measured["mean"]).abs()
-    return {
+    judged = {
         "images": Table(measured, "image_id"),
         "groups": Table(by_group, "group"),
         "classes": Table(by_class.rename_axis("class").rename_axis(None, axis=1).reset_index(), "class"),
     }
+    if task.region:
+        masks = manifest[["image_id", "mask"]].copy()
+        masks["mask_change"] = (mask_shares(manifest, images) - manifest["mask_share"]).abs()
+        judged["masks"] = Table(masks, "image_id")
+    return judged
 
 
 def measure(manifest: pd.DataFrame, images: Path) -> pd.DataFrame:
@@ -109,17 +126,26 @@ def measure(manifest: pd.DataFrame, images: Path) -> pd.DataFrame:
     return pd.DataFrame(measured, index=rows.index, columns=["pixel_mean", "pixel_std"])
 
 
+def mask_shares(manifest: pd.DataFrame, images: Path) -> pd.Series:
+    """The share of the square that each mask covers as it lies in the shards, 0 to 1; the index of `manifest`."""
+    rows = manifest.sort_values(["source", "shard", "row"])
+    shares = [
+        (read_masks(images, rows[start : start + BLOCK]) > 0).mean(axis=(1, 2)) for start in range(0, len(rows), BLOCK)
+    ]
+    return pd.Series(np.concatenate(shares), rows.index)
+
+
 def validate_manifest(
     task: TaskName, params: ValidateParams, manifest: Path, images: Path, report: Path, docs: Path
 ) -> list[Result]:
     """Judge the manifest and the pixels it points at; write the verdict and the Data Docs."""
-    judged = tables(read_table(manifest, MANIFEST_COLUMNS), TASKS[task].classes, images)
+    judged = tables(read_table(manifest, MANIFEST_COLUMNS), TASKS[task], images)
     results = judge(judged, expectations(task, params), docs)
 
     def read(rows: pd.DataFrame) -> np.ndarray:
         return read_images(images, rows)  # the square that train reads
 
-    by = {"images": "image_id", "groups": "group"}
+    by = {"images": "image_id", "groups": "group", "masks": "image_id"}
     write_page(docs, "manifest", results, Gallery(judged["images"].rows, by, ("label", "split"), read))
     write_report(report, results)
     return results

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pandas as pd
 
 from cxr.manifest import RECORD_COLUMNS, SPLITS
-from cxr.params import ValidateParams
+from cxr.params import Region, ValidateParams
 from cxr.store import read_thumbs
 from stages.validate.page import Gallery, refused_images, write_page
 from stages.validate.suites import Result, Table, judge, measured, write_report
@@ -112,6 +112,12 @@ def expectations(sources: Iterable[str], params: ValidateParams) -> dict[str, li
                 notes="below, it may be no frontal chest radiograph; ingest.min_content_score refuses it",
             ),
             *measured(params),
+            e.ExpectColumnValuesToBeInSet(
+                column="mask", value_set=list(get_args(Region)), notes="the regions of which there are masks"
+            ),
+            e.ExpectColumnValuesToBeBetween(
+                column="mask_share", min_value=0, max_value=1, notes="a share of the square's pixels"
+            ),
             e.ExpectColumnValuesToNotBeNull(column="shard", notes="a record points at its pixels"),
             e.ExpectColumnValuesToBeBetween(column="row", min_value=0, notes="a record points at its pixels"),
         ],
