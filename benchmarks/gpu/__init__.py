@@ -1,0 +1,1 @@
+"""Speed and accuracy on one GPU; see `benchmarks.gpu.__main__`."""
