@@ -4,7 +4,7 @@ FOLDER holds Kermany's JPEGs as Kaggle publishes them (train/NORMAL, train/PNEUM
 shards of these images, with the augmentation of `params.yaml`. The usual way is Keras's image_dataset_from_directory
 on the JPEGs and a stack of Keras's augmentation layers of the same ranges, in its best form: whole batches, mapped in
 parallel and prefetched by tf.data; once more with the decoded images cached in memory. JPEGs of 224 x 224, such as
-`../shared/real` holds, favour the usual way: published ones take it ten times longer to decode.
+`../shared/real` holds, favour the usual way: published ones have many times more pixels to decode.
 
 An epoch fed by either is set against one of as many steps on one batch that tf.data holds in memory. All ways take
 turns, so that a busy machine is busy for all of them, and a ratio is one of two neighbours in time.
