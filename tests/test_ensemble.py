@@ -1,6 +1,8 @@
 """Several networks and several views of an image as one model."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -86,6 +88,14 @@ def test_it_is_saved_and_exported_whole(members, tmp_path):
     for name in OUTPUTS:
         assert (loaded[name] == expected[name]).all()
         assert np.abs(getattr(exported, name) - expected[name]).max() < 1e-3
+
+
+def test_another_process_loads_it(members, tmp_path):
+    """One that knows of no ensemble, as `evaluate` and `package` do not."""
+    combine(members, settings(MOVED)).save(tmp_path / "model.keras")
+    path = str(tmp_path / "model.keras")
+    program = f"from pathlib import Path; from cxr.models import load_model; load_model(Path({path!r}))"
+    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
 
 
 def test_masks_are_averaged_pixel_by_pixel():

@@ -85,4 +85,6 @@ def min_side(params: "TrainParams") -> int:
 
 def load_model(path: Path) -> keras.Model:
     """A model that `train` saved, for prediction."""
+    from cxr.models import ensemble  # noqa: F401  # Keras must know the layers of one that was combined
+
     return keras.saving.load_model(path, compile=False)
