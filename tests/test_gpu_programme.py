@@ -22,7 +22,7 @@ from cxr.labels import TASKS as LABEL_TASKS
 from cxr.params import TrainParams, load_params
 from tests.tiny_sources import encode, picture
 
-REAL = Path("/work/shared/real/kermany")
+REAL = Path(__file__).parents[2] / "shared/real/kermany"
 TINY = {"name": "tiny", "task": "pneumonia", "size": 16, "published": {"accuracy": 0.9}} | {
     "train": RECIPE | {"model": "cnn", "widths": [4, 8], "epochs": 3, "batch_size": 8}
 }
