@@ -36,6 +36,7 @@ from cxr.demo import draw_source, faults
 from cxr.demo.cases import CASES
 from cxr.demo.draw import draw_case
 from cxr.demo.other_views import draw_ct_slice, draw_lateral
+from cxr.files import write_whole
 from cxr.images import load_radiograph
 from cxr.params import Params, PixelParams, load_params
 from cxr.thumbs import to_thumb
@@ -130,9 +131,7 @@ def store(weights: np.ndarray, bias: np.ndarray, sample: Sample) -> None:
     }
     head, _, rest = json.dumps(told, separators=(",", ":")).partition(',"kinds":[')
     text = head + ',"kinds":[\n' + rest.replace('},{"name"', '},\n{"name"').removesuffix("]}") + "\n]}\n"
-    temporary = COEFFICIENTS.with_name(COEFFICIENTS.name + ".part")
-    temporary.write_text(text)
-    temporary.replace(COEFFICIENTS)
+    write_whole(COEFFICIENTS, text.encode())
     print(f"{COEFFICIENTS.name}: {len(text) / 1000:.0f} kB from {len(sample.x)} pictures")
 
 

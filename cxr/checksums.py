@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from cxr.errors import SourceError
+from cxr.files import write_whole
 
 LINE = re.compile(r"^(?P<sha256>[0-9a-f]{64}) [ *](?P<name>.+)$")
 HEADER = "# downloaded files, as sha256sum -c reads them; a line deleted here is recorded anew\n"
@@ -35,6 +36,4 @@ class Checksums:
     def save(self) -> None:
         lines = [f"{sha256}  {name}\n" for name, sha256 in sorted(self.recorded.items())]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text("".join([HEADER, *lines]))
-        part.replace(self.path)
+        write_whole(self.path, "".join([HEADER, *lines]).encode())

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxr.files import writing
+
 # what `cxr.images.describe` measures; the columns of records, the prediction log and the drift reference
 DESCRIPTORS = (
     "aspect", "mean", "contrast", "p05", "p95", "entropy", "sharpness", "noise", "border", "asymmetry",
@@ -80,12 +82,8 @@ def to_table(rows: list[dict], columns: dict[str, str]) -> pd.DataFrame:
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write parquet under a temporary name, then rename, so that no half-written table is taken for whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        table.to_parquet(temporary, index=False, engine="pyarrow", compression="zstd")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path) as part:
+        table.to_parquet(part, index=False, engine="pyarrow", compression="zstd")
 
 
 def read_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from cxr.duplicates import Duplicates, ThumbsOf
 from cxr.errors import CxrError
-from cxr.store import write_whole
+from cxr.files import write_whole
 
 COLUMNS = ["image_a", "image_b", "verdict"]
 VERDICTS = ("same", "different")

@@ -10,12 +10,12 @@ cost only themselves. So does a new mask of an old image: with it the image is d
 
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from cxr.files import write_whole
 from cxr.manifest import FACT_COLUMNS, read_table, to_table, write_table
 
 Key = tuple[str, str | None]  # SHA-256 of a file's bytes, and of those that its mask is made of
@@ -123,19 +123,6 @@ def npy_header(images: list[np.ndarray]) -> bytes:
     shape = (len(images), *images[0].shape)
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return header.getvalue()
-
-
-def write_whole(path: Path, *parts: bytes | np.ndarray) -> None:
-    """Write under a temporary name, then rename, so that no half-written file is taken for whole."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with open(temporary, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())  # the facts that follow must not outlive it in a power cut
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Pixels:

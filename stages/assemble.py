@@ -10,12 +10,13 @@ import pandas as pd
 from cxr.balance import balance_train
 from cxr.duplicates import find_duplicates, patient_faults
 from cxr.errors import CxrError, plain_errors
+from cxr.files import write_whole
 from cxr.labels import NO_CLASS, SEVERAL, TASKS, Task, read_label, vocabulary_of
 from cxr.manifest import MANIFEST_COLUMNS, RECORD_COLUMNS, SPLITS, read_table, write_table
 from cxr.params import AssembleParams, OwnSource, SourceParams, load_params
 from cxr.review import decide, read_reviewed, write_review
 from cxr.splits import connect, fixed_test, patient_pairs, persons, split_groups
-from cxr.store import read_thumbs, write_whole
+from cxr.store import read_thumbs
 
 COPY = "duplicate"
 CONTRADICTING = "duplicates with contradicting labels"

@@ -34,9 +34,10 @@ from pathlib import Path
 from benchmarks.gpu.clock import Clock, OutOfTime
 from benchmarks.gpu.kermany import find_root
 from benchmarks.gpu.presets import PRESETS, read_presets
-from benchmarks.gpu.results import failure_of, read_results, result_of, write_whole
+from benchmarks.gpu.results import failure_of, read_results, result_of
 from benchmarks.gpu.table import print_table
 from cxr.errors import CxrError, plain_errors
+from cxr.files import write_whole
 
 NETWORKS = ("residual", "densenet121", "resnet50")
 
@@ -140,7 +141,7 @@ def keep_settings(path: Path, settings: Settings) -> None:
         changed = [name for name, value in asdict(settings).items() if before.get(name) != value]
         raise CxrError(f"{path}: the results there are of other {', '.join(changed)}; name another folder with --out")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)
+    write_whole(path, text.encode())
 
 
 def plan(settings: Settings, data: Path, out: Path) -> Iterator[tuple[str, Callable[[Clock], dict]]]:
@@ -188,12 +189,12 @@ def run(steps: dict[str, Callable[[Clock], dict]], out: Path, minutes: float) ->
         except OutOfTime:
             break
         except Exception:  # the steps do not depend on each other, and nobody is there to start the next one
-            write_whole(failure_of(out, name), traceback.format_exc().strip() + "\n")
+            write_whole(failure_of(out, name), traceback.format_exc().strip().encode() + b"\n")
             traceback.print_exc()
         else:
             clock.end_piece()
             told = found | {"longest_piece_s": clock.longest}
-            write_whole(result_of(out, name), json.dumps(told) + "\n")
+            write_whole(result_of(out, name), json.dumps(told).encode() + b"\n")
             shutil.rmtree(out / "work" / name, ignore_errors=True)
         speed.forget()
     return [name for name in steps if not result_of(out, name).exists()]

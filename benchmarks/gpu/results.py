@@ -16,10 +16,3 @@ def failure_of(out: Path, step: str) -> Path:
 def read_results(out: Path, steps: Iterable[str]) -> dict[str, dict]:
     """By step, of those that have one."""
     return {step: json.loads(path.read_text()) for step in steps if (path := result_of(out, step)).exists()}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename, so that no half-written file is taken for whole."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    temporary.replace(path)

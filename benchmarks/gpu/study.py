@@ -14,7 +14,7 @@ from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.kermany import TASKS, Films, load, val_rows
 from benchmarks.gpu.metrics import measure
 from benchmarks.gpu.presets import as_params
-from benchmarks.gpu.results import write_whole
+from cxr.files import write_whole
 from cxr.models import build_model
 from cxr.models.ensemble import combine
 from cxr.training.batches import Batches
@@ -106,7 +106,7 @@ class EpochLog:
         if self.batches.began is not None:  # no epoch of an earlier run, which is only told again
             self.batches.last_s = time.perf_counter() - self.batches.began
             self.seconds.append(self.batches.last_s)
-            write_whole(self.path, json.dumps(self.seconds))
+            write_whole(self.path, json.dumps(self.seconds).encode())
 
 
 def classes_of(task: str) -> int:

@@ -1,7 +1,6 @@
 """What a killed training needs to go on after its last whole epoch, and to end as if it had not been killed."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 
 from cxr.errors import CxrError
+from cxr.files import writing
 
 if TYPE_CHECKING:
     from cxr.params import TrainParams
@@ -58,12 +58,8 @@ class Saved:
     def save(self, path: Path) -> None:
         state = {name: value for name, value in asdict(self).items() if name != "variables"}
         arrays = {f"v{i}": array for i, array in enumerate(self.variables)}
-        temporary = path.with_name(path.name + ".part")
-        with open(temporary, "wb") as file:
+        with writing(path) as part, open(part, "wb") as file:
             np.savez(file, state=json.dumps(state), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     def is_behind(self, phase: Phase) -> bool:
         ended = self.stopped or self.epoch == phase.first + phase.epochs - 1

@@ -15,11 +15,12 @@ from cxr.archives import Member, Tree
 from cxr.decoding import Job, decode_batch, gave_up, prepare_worker
 from cxr.errors import ImageError, SourceError
 from cxr.executors import Backend, map_in_order, open_backend
+from cxr.files import write_whole
 from cxr.manifest import RECORD_COLUMNS, write_table
 from cxr.params import IngestParams, SourceParams
 from cxr.seen import Seen
 from cxr.sources import READERS, Found, SetAside
-from cxr.store import Key, ShardStore, write_whole
+from cxr.store import Key, ShardStore
 
 BATCH_FILES = 16  # sending a batch must cost little beside decoding it
 BATCH_BYTES = 4_000_000  # and many large files must not wait in memory

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from cxr.files import write_whole
 from cxr.params import ValidateParams
-from cxr.store import write_whole
 
 if TYPE_CHECKING:
     import great_expectations as gx
