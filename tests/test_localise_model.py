@@ -15,8 +15,8 @@ from cxr.errors import CxrError
 from cxr.inference import OUTPUTS, OpenVinoModel, Release
 from cxr.params import Params
 from cxr.store import Pixels, read_images, read_masks
+from tests.localise.masked_stages import assembled, run, settings
 from tests.masked_source import film, write_masked
-from tests.test_localise import assembled, run, settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
