@@ -17,7 +17,7 @@ PROGRAM = """
 import contextlib, json, os, sys
 from pathlib import Path
 
-devices, n, out = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+devices, out = int(sys.argv[1]), Path(sys.argv[2])
 import keras
 import numpy as np
 
@@ -26,7 +26,7 @@ if keras.backend.backend() == "tensorflow" and devices > 1:
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-    scope = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)]).scope()
+    scope = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)]).scope
 from cxr.training import distribution
 from cxr.models import build_model
 from cxr.params import TrainParams, load_params
@@ -34,34 +34,36 @@ from cxr.training.fit import Batches, fit, make_deterministic
 
 place = distribution.connect()
 if keras.backend.backend() == "jax" or devices == 1:
-    scope = distribution.scope()
+    scope = distribution.scope
 shipped = load_params().train.model_dump()
 # no batch norm, of which each device has statistics of its own, and no dropout, which each backend draws by itself
 changes = {"model": "squeezenet", "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
 params = TrainParams.model_validate(shipped | changes | {"head": shipped["head"] | {"dropout": 0}})
-make_deterministic(7)
-rng = np.random.default_rng(0)
-images, labels = rng.integers(0, 256, (n, 32, 32)).astype(np.uint8), np.arange(n) % 3
-batches = Batches(images, labels, np.ones(n, int), np.ones(n), 3, params.batch_size, params.augment, 7)
-logs = []
-with scope:
-    model = build_model(params, 32, 3)
-    rng = np.random.default_rng(1)
-    model.set_weights([rng.normal(size=weight.shape).astype("f") * 0.05 for weight in model.get_weights()])
-    fit(model, batches, images[:9], labels[:9], params, out / f"checkpoint{place.process}", logs.append)
-weights = np.concatenate([np.ravel(weight) for weight in model.get_weights()])
-np.save(out / f"weights{place.process}.npy", weights)
-(out / f"logs{place.process}.json").write_text(json.dumps(logs))
+for n in map(int, sys.argv[3:]):
+    make_deterministic(7)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (n, 32, 32)).astype(np.uint8), np.arange(n) % 3
+    batches = Batches(images, labels, np.ones(n, int), np.ones(n), 3, params.batch_size, params.augment, 7)
+    logs = []
+    with scope():
+        model = build_model(params, 32, 3)
+        rng = np.random.default_rng(1)
+        model.set_weights([rng.normal(size=weight.shape).astype("f") * 0.05 for weight in model.get_weights()])
+        fit(model, batches, images[:9], labels[:9], params, out / f"checkpoint{n}-{place.process}", logs.append)
+    weights = np.concatenate([np.ravel(weight) for weight in model.get_weights()])
+    np.save(out / f"weights{n}-{place.process}.npy", weights)
+    (out / f"logs{n}-{place.process}.json").write_text(json.dumps(logs))
 """
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
 
 
-def start(out: Path, backend: str, devices: int = 1, n: int = 24, **environment: str) -> subprocess.Popen:
+def start(out: Path, backend: str, devices: int = 1, images: tuple = (24,), **environment: str) -> subprocess.Popen:
+    """Train on each number of `images` in turn."""
     out.mkdir(exist_ok=True)
     if backend == "jax":
         environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(devices), str(n), str(out)],
+        [sys.executable, "-c", PROGRAM, str(devices), str(out), *map(str, images)],
         env=os.environ | QUIET | {"KERAS_BACKEND": backend} | environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -72,8 +74,8 @@ def end(process: subprocess.Popen) -> None:
     assert process.returncode == 0, errors[-3000:]
 
 
-def losses(out: Path, process: int = 0) -> np.ndarray:
-    logs = json.loads((out / f"logs{process}.json").read_text())
+def losses(out: Path, process: int = 0, n: int = 24) -> np.ndarray:
+    logs = json.loads((out / f"logs{n}-{process}.json").read_text())
     return np.array([[epoch["loss"], epoch["val_loss"]] for epoch in logs])
 
 
@@ -88,7 +90,7 @@ def runs(tmp_path_factory) -> dict[tuple[str, int], Path]:
     """By backend and number of devices; started together, for most of their time is importing."""
     kinds = [(backend, devices) for backend in ("tensorflow", "jax") for devices in (1, 2)]
     folders = {kind: tmp_path_factory.mktemp("run") for kind in kinds}
-    for process in [start(out, *kind) for kind, out in folders.items()]:
+    for process in [start(out, *kind, (24, 21)[: kind[1]]) for kind, out in folders.items()]:
         end(process)
     return folders
 
@@ -102,7 +104,7 @@ def one_device(runs) -> Path:
 def test_neither_backend_nor_devices_change_the_losses(runs, one_device, backend, devices):
     out = runs[backend, devices]
     assert np.abs(losses(out) - losses(one_device)).max() < 1e-5
-    difference = np.load(out / "weights0.npy") - np.load(one_device / "weights0.npy")
+    difference = np.load(out / "weights24-0.npy") - np.load(one_device / "weights24-0.npy")
     assert np.abs(difference).max() < 2e-3  # two epochs of Adam move a weight by up to 6e-3
 
 
@@ -113,13 +115,12 @@ def test_two_processes_train_as_one(one_device, tmp_path):
         end(process)
     for k in range(2):
         assert np.abs(losses(tmp_path, k) - losses(one_device)).max() < 1e-5
-    assert (np.load(tmp_path / "weights0.npy") == np.load(tmp_path / "weights1.npy")).all()
+    assert (np.load(tmp_path / "weights24-0.npy") == np.load(tmp_path / "weights24-1.npy")).all()
 
 
 @pytest.mark.parametrize(("backend", "devices"), [("jax", 2), ("tensorflow", 2)])
-def test_a_number_of_images_that_no_device_count_divides(tmp_path, backend, devices):
-    end(start(tmp_path, backend, devices, n=21))
-    assert np.isfinite(losses(tmp_path)).all()
+def test_a_number_of_images_that_no_device_count_divides(runs, backend, devices):
+    assert np.isfinite(losses(runs[backend, devices], n=21)).all()
 
 
 @pytest.mark.parametrize(
