@@ -23,8 +23,9 @@ repro: $(READY)
 	  'Bento     models/chest-xray.bento' \
 	  'Serve it  make serve PORT=$(PORT), then open http://127.0.0.1:$(PORT)'
 
+# two files of tests at a time: most of a test's time is imports and other processes
 test: $(READY)
-	pytest
+	pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	ruff check .
