@@ -210,6 +210,7 @@ def test_an_archive_within_an_archive_is_a_file(tmp_path):
         ("a.zip", zip64_of("x.png", b"data"), 1),
         ("a.zip", zip_of({"a.png": b"data"}).replace(b"a.png", b"\0.png"), 1),  # its name ends where it begins
     ],
+    ids=["zip", "gzipped tar", "tar", "empty tar", "empty zip", "folder", "zip64", "no name"],
 )
 def test_what_an_archive_is_tells_its_content(tmp_path, name, data, paths):
     assert list(one(tmp_path, name, data).values()) == [b"data"] * paths
