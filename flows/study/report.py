@@ -220,12 +220,17 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def draw_published(rows: Sequence[Row], path: Path) -> None:
-    """Accuracy, or the Dice coefficient of what localises, published and ours: a line for each row."""
+    """Accuracy, or the Dice coefficient of what localises, published and ours: a line for each row that has one, those
+    of a task together."""
     from cxr import plots
 
+    rows = sorted((row for row in rows if row.published or row.records), key=lambda row: row.preset.task)
     figure, axes = plots.panels(1, 1, 9, 1.2 + 0.28 * len(rows))
     axis = axes[0, 0]
     for y, row in enumerate(rows):
+        if y == 0 or rows[y - 1].preset.task != row.preset.task:
+            axis.axhline(y - 0.5, color="0.8", linewidth=0.8)
+            axis.text(0.01, y - 0.35, row.preset.task, va="top", fontsize=8, color="0.4")
         metric = "dice" if row.preset.task.startswith("localise") else "accuracy"
         published = [found.value for found in row.published if found.metric == metric]
         axis.plot(published, [y] * len(published), "o", mfc="white", color=plots.COLOURS[1], label="published")
