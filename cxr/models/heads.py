@@ -29,9 +29,12 @@ class Head(layers.Layer):
     def __init__(self, classes: int, pool: str, dense: list[int], dropout: float, output: str, **options: Any) -> None:
         super().__init__(**({"dtype": "float32"} | options))
         self.classes, self.pool, self.dense, self.rate, self.output_kind = classes, pool, dense, dropout, output
-        self.hidden = [layers.Dense(width, activation="relu", name=f"dense{i}") for i, width in enumerate(dense)]
-        self.out = layers.Dense(1 if output == "sigmoid" else classes, name="out")
-        self.dropout = layers.Dropout(dropout)
+        own: Any = self.dtype_policy  # not the one of the network before it, which may be bfloat16
+        self.hidden = [
+            layers.Dense(width, activation="relu", dtype=own, name=f"dense{i}") for i, width in enumerate(dense)
+        ]
+        self.out = layers.Dense(1 if output == "sigmoid" else classes, dtype=own, name="out")
+        self.dropout = layers.Dropout(dropout, dtype=own)
 
     def build(self, shape: tuple) -> None:
         width = prod(shape[1:]) if self.pool == "flatten" else shape[-1]
