@@ -25,7 +25,7 @@ repro: $(READY)
 
 # two files of tests at a time: most of a test's time is imports and other processes
 test: $(READY)
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	ruff check .

@@ -10,6 +10,13 @@ from tests.live_service import LiveService, serve
 from tests.release_fixture import build_release
 from tests.tiny_repository import Repository, build_repository, tiny_params
 
+# Files that take a minute and more, or wait for servers: begun last, they would leave one of two workers without work.
+FIRST = ("test_loop.py", "test_repro.py", "test_distribution.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
 
 @pytest.fixture(scope="session")
 def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
