@@ -21,7 +21,8 @@ from cxr import metrics
 from cxr.labels import TASKS
 from cxr.manifest import MANIFEST_COLUMNS, class_codes, read_table
 from cxr.params import Params, load_params
-from cxr.store import Pixels, read_images
+from cxr.store import read_images
+from stages.train import batches_of
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 IMAGES = Path("data/images")
@@ -31,7 +32,6 @@ def train(params: Params, seed: int) -> pd.DataFrame:
     """One row an epoch: `val_loss`, `accuracy` at 0.5 and at val's operating point, `best_threshold` chosen on test,
     and `auroc`, all of the test split."""
     from cxr.models import build_model
-    from cxr.training.batches import Batches
     from cxr.training.fit import fit, make_deterministic
 
     classes = TASKS[params.task].classes
@@ -41,10 +41,7 @@ def train(params: Params, seed: int) -> pd.DataFrame:
     codes = {split: class_codes(rows, classes) for split, rows in held.items()}
     pixels = {split: read_images(IMAGES, rows) for split, rows in held.items()}
     make_deterministic(seed)
-    batches = Batches(
-        Pixels(IMAGES, shown), class_codes(shown, classes), shown["copies"].to_numpy(), shown["weight"].to_numpy(),
-        len(classes), params.train.batch_size, params.train.augment, seed,
-    )  # fmt: skip
+    batches = batches_of(shown, IMAGES, params.task, params.train, seed)
     model = build_model(params.train, pixels["val"].shape[1], len(classes))
     epochs: list[dict[str, float]] = []
 

@@ -11,6 +11,9 @@ from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
 
 import cxr
 from cxr.errors import CxrError, plain_errors
@@ -18,6 +21,9 @@ from cxr.labels import TASKS
 from cxr.manifest import MANIFEST_COLUMNS, class_codes, read_table
 from cxr.params import TaskName, TrainParams, load_params
 from cxr.store import Pixels, read_images, read_masks
+
+if TYPE_CHECKING:
+    from cxr.training.batches import Batches
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -30,7 +36,6 @@ def train(
     from cxr.models import build_model, in_float32
     from cxr.models.ensemble import combine
     from cxr.training import distribution
-    from cxr.training.batches import Batches
     from cxr.training.fit import fit, make_deterministic
 
     place = distribution.connect()
@@ -44,8 +49,6 @@ def train(
                 f"train: no {name} image of class {', '.join(sorted(absent))} in {manifest}; add a source that has "
                 "some, or change assemble or task"
             )
-    train_images = Pixels(images, train_rows)
-    train_masks = Pixels(images, train_rows, "masks") if region else None
     val = read_images(images, val_rows), read_masks(images, val_rows) if region else class_codes(val_rows, classes)
     model_path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = model_path.parent / "checkpoint" / settings_digest(task, params, seed, manifest)
@@ -68,18 +71,8 @@ def train(
         members = []
         for member in range(params.ensemble):
             make_deterministic(seed + member)
-            batches = Batches(
-                train_images,
-                class_codes(train_rows, classes),
-                train_rows["copies"].to_numpy(),
-                train_rows["weight"].to_numpy(),
-                len(classes),
-                params.batch_size,
-                params.augment,
-                seed + member,
-                train_masks,
-            )
-            model = build_model(params, train_images.shape[1], len(classes))
+            batches = batches_of(train_rows, images, task, params, seed + member)
+            model = build_model(params, val[0].shape[1], len(classes))
             if member == 0:
                 print(
                     f"{params.model}: {model.count_params():,} parameters; {len(batches.shown)} images an epoch, "
@@ -97,6 +90,18 @@ def train(
         make_repeatable(whole)
         whole.replace(model_path)
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
+
+
+def batches_of(rows: pd.DataFrame, images: Path, task: TaskName, params: TrainParams, seed: int) -> "Batches":
+    """The batches of `rows` of the manifest, with their masks where the task is to find a region."""
+    from cxr.training.batches import Batches
+
+    asked = TASKS[task]
+    return Batches(
+        Pixels(images, rows), class_codes(rows, asked.classes), rows["copies"].to_numpy(), rows["weight"].to_numpy(),
+        len(asked.classes), params.batch_size, params.augment, seed,
+        Pixels(images, rows, "masks") if asked.region else None,
+    )  # fmt: skip
 
 
 def settings_digest(task: TaskName, params: TrainParams, seed: int, manifest: Path) -> str:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 def combine(members: list[keras.Model], params: "TrainParams") -> keras.Model:
     """One model of the three outputs (see `cxr.models.build_model`) that averages the logits of all members and views.
 
-    So the heatmap, averaged as well, is exact still. The views move less than a cell of the heatmap, so that they are
-    averaged as they lie. embedding: those of the members side by side, each the mean over its views. Members of a deep
-    ensemble (Lakshminarayanan et al. 2017) are trained alike from other seeds.
+    So the heatmap, averaged as well, is exact still. The views are averaged as they lie: they move an image by a tenth
+    of a side at most, less than a cell of most networks' heatmaps, and blur a finer one by as much. embedding: those of
+    the members side by side, each the mean over its views. Members of a deep ensemble (Lakshminarayanan et al. 2017)
+    are trained alike from other seeds.
     """
     size = members[0].input.shape[1]
     moves = views(params.views)
