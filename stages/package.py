@@ -34,6 +34,7 @@ from cxr.params import Params, load_params
 from cxr.store import read_images
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"  # OpenVINO reads its graphs and not those of JAX, whatever trained
 
 SHIPPED = ("service.py", "bentofile.yaml", "requirements/serve.txt", "cxr", "web")
 START_SECONDS = 60

@@ -109,6 +109,14 @@ def test_a_change_concerns_its_own_stage_and_what_follows(copy, change, stages):
         (copy / "params.yaml").write_text(before)
 
 
+def test_jax_trains_what_is_packaged(copy, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    bento = copy / "models/chest-xray.bento"
+    before = bento.read_bytes()
+    run(copy, "dvc", "repro", "--force", "--single-item", "train", "evaluate", "gate", "package")
+    assert bento.read_bytes() != before
+
+
 def test_a_failed_gate_stops_before_the_package_with_a_sentence(copy):
     """Last: it leaves the copy with a failed gate."""
     set_params(copy, gate__rules=[{"metric": "accuracy", "slice": "test", "comparison": ">", "limit": 1}])

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import keras
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"  # OpenVINO reads its graphs and not those of JAX, whatever trained
 
 FIRST, LAST, CHANNELS = 9, 3, 8  # layers and channels that are shown
 IDLE = ("InputLayer", "Dropout", "SpatialDropout2D", "Identity")
