@@ -39,12 +39,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cxr.canonical import keeps_whole
-from cxr.dicom import silence
 from cxr.errors import ImageError, plain_errors
-from cxr.images import Radiograph, describe, load_radiograph
-from cxr.inference import Prediction, Release
-from cxr.prediction_log import PREDICTIONS, append, open_log
+from cxr.pixels.canonical import keeps_whole
+from cxr.pixels.descriptors import describe
+from cxr.pixels.dicom import silence
+from cxr.pixels.radiograph import Radiograph, load_radiograph
+from cxr.release.model import Prediction, Release
+from cxr.release.prediction_log import PREDICTIONS, append, open_log
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram

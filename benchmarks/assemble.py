@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from cxr.archives import Tree
-from cxr.manifest import DESCRIPTORS, RECORD_COLUMNS, write_table
+from cxr.dataset.manifest import DESCRIPTORS, RECORD_COLUMNS, write_table
 from cxr.params import PublishedSource
+from cxr.pixels.thumbs import perceptual_hash, to_thumb
+from cxr.raw.archives import Tree
 from cxr.sources import READERS, Found
-from cxr.thumbs import perceptual_hash, to_thumb
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (15_000, 30_000, 60_000, 120_000)

@@ -31,15 +31,15 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
 from benchmarks.content_kinds import DRAW, vary_film
-from cxr.content import COEFFICIENTS, features, judge
 from cxr.demo import draw_source, faults
 from cxr.demo.cases import CASES
 from cxr.demo.draw import draw_case
 from cxr.demo.other_views import draw_ct_slice, draw_lateral
 from cxr.files import write_whole
-from cxr.images import load_radiograph
 from cxr.params import Params, PixelParams, load_params
-from cxr.thumbs import to_thumb
+from cxr.pixels.content import COEFFICIENTS, features, recognise
+from cxr.pixels.radiograph import load_radiograph
+from cxr.pixels.thumbs import to_thumb
 
 FRONTAL = "a frontal chest radiograph"
 KINDS = (FRONTAL, *DRAW)
@@ -167,7 +167,7 @@ def measure(tests: Tests, limit: float, sheet: Path | None) -> None:
     print(f"\n| what | n | refused below {limit:g} | as |\n| --- | ---: | ---: | --- |")
     wrong, all_scores, all_frontal, real = [], [], [], []
     started = time.process_time()  # seconds of a core, whatever else runs
-    judged = {name: [judge(thumb) for thumb in thumbs] for name, (_, thumbs) in tests.items()}
+    judged = {name: [recognise(thumb) for thumb in thumbs] for name, (_, thumbs) in tests.items()}
     seconds = time.process_time() - started
     for name, (frontal, thumbs) in tests.items():
         refused = [content.score < limit for content in judged[name]]

@@ -1,4 +1,4 @@
-"""Pictures that are no upright frontal chest radiograph, made for fitting `cxr.content`.
+"""Pictures that are no upright frontal chest radiograph, made for fitting `cxr.pixels.content`.
 
 What can be made from frontal films is made from them: turned, inverted, cut, taken to pieces. Laterals and CT slices
 come from one rough body in three dimensions, seen from the side or cut; it shares no anatomy with `cxr.demo`, so that

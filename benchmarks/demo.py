@@ -5,11 +5,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from cxr.archives import Tree
+from cxr.dataset.labels import read_label, vocabulary_of
 from cxr.demo import draw_source
-from cxr.labels import TASKS, read_label, vocabulary_of
 from cxr.params import Params, load_params
+from cxr.raw.archives import Tree
 from cxr.sources import READERS, Found
+from cxr.tasks import TASKS
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from pydicom import uid
 from pydicom.filebase import DicomBytesIO
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from cxr import dicom
 from cxr.errors import ImageError
+from cxr.pixels import dicom
 from tests.image_files import dicom as dicom_file
 from tests.image_files import draw
 

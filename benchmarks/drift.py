@@ -21,10 +21,11 @@ import pandas as pd
 from evidently.legacy.calculations.stattests import get_stattest
 from scipy.stats import ks_2samp
 
-from cxr.drift import judge
-from cxr.images import describe, load_radiograph
-from cxr.manifest import DESCRIPTORS
+from cxr.dataset.manifest import DESCRIPTORS
 from cxr.params import load_params
+from cxr.pixels.descriptors import describe
+from cxr.pixels.radiograph import load_radiograph
+from cxr.release.drift import drift_verdict
 
 REAL = Path(sys.argv[1], "kermany") if len(sys.argv) > 1 else None
 PIXELS = load_params().ingest.pixels
@@ -102,7 +103,7 @@ def measure(clean: pd.DataFrame, changed: pd.DataFrame, n: int, trials: int, sha
         current = pd.concat([changed.iloc[window[:k]], clean.iloc[window[k:]]])
         reference = clean.iloc[rest[: REFERENCES[0]]]
         p_values = {column: ks_2samp(current[column], reference[column]).pvalue for column in clean}
-        verdicts = [judge(p_values, current, reference, ALPHA, 1, 24).drift]
+        verdicts = [drift_verdict(p_values, current, reference, ALPHA, 1, 24).drift]
         for size in REFERENCES:
             drifted = [evidently_default(current[c], clean[c].iloc[rest[:size]]) for c in clean]
             verdicts += [any(drifted), np.mean(drifted) >= 0.5]

@@ -24,13 +24,13 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cxr.archives import Tree
-from cxr.duplicates import Duplicates, find_duplicates
-from cxr.images import load_radiograph
+from cxr.dataset.duplicates import Duplicates, find_duplicates
+from cxr.dataset.splits import connect
 from cxr.params import DuplicateParams, Params, load_params
+from cxr.pixels.radiograph import load_radiograph
+from cxr.pixels.thumbs import perceptual_hash
+from cxr.raw.archives import Tree
 from cxr.sources import READERS, Found
-from cxr.splits import connect
-from cxr.thumbs import perceptual_hash
 
 COPIED = {"kermany": 300, "nih": 150, "covid": 110}  # images of each half that are copied
 SIZES = (7_000, 30_000, 120_000)

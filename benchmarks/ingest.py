@@ -31,8 +31,9 @@ import numpy as np
 import psutil
 import yaml
 
-from cxr.images import jpeg_scale, read_header
 from cxr.params import load_params
+from cxr.pixels.header import read_header
+from cxr.pixels.raster import jpeg_scale
 
 SIZE = load_params().ingest.pixels.size
 ROUNDS = 3

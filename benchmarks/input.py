@@ -27,10 +27,10 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from cxr.images import load_radiograph
+from cxr.dataset.store import Pixels
 from cxr.models import build_model
 from cxr.params import load_params
-from cxr.store import Pixels
+from cxr.pixels.radiograph import load_radiograph
 from cxr.training.batches import Batches
 from cxr.training.fit import make_deterministic
 from cxr.training.recipe import make_loss, make_optimizer

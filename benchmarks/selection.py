@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from cxr import metrics
-from cxr.labels import TASKS
-from cxr.manifest import MANIFEST_COLUMNS, class_codes, read_table
+from cxr.dataset.manifest import MANIFEST_COLUMNS, class_codes, read_table
+from cxr.dataset.store import read_images
+from cxr.evaluation import metrics
 from cxr.params import Params, load_params
-from cxr.store import read_images
+from cxr.tasks import TASKS
 from stages.train import batches_of
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

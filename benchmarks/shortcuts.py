@@ -32,12 +32,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from cxr.archives import Tree
-from cxr.canonical import cut_off, inside
 from cxr.demo import draw_source
 from cxr.errors import ImageError
-from cxr.images import load_radiograph, read_header
 from cxr.params import Params, PixelParams, load_params
+from cxr.pixels.canonical import cut_off, inside
+from cxr.pixels.header import read_header
+from cxr.pixels.radiograph import load_radiograph
+from cxr.raw.archives import Tree
 from cxr.sources import READERS, Found
 
 SEED, FOLDS = 20261, 5

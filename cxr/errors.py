@@ -34,6 +34,15 @@ def plain_errors() -> Iterator[None]:
         sys.exit(f"error: {_sentence(error)}")
 
 
+def last_error(lines: list[str]) -> str | None:
+    """The last sentence after `error:`, as our stages end, or else after `ERROR:`, as DVC does."""
+    for marker in ("error: ", "ERROR: "):
+        found = [line.removeprefix(marker) for line in lines if line.startswith(marker)]
+        if found:
+            return found[-1]
+    return None
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = error.filename or f"below {os.getcwd()} or its temporary folder"

@@ -8,19 +8,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cxr.errors import ParamsError
+from cxr.tasks import TASKS, Region, TaskName, Word
 
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # names a DVC stage and a folder
 PublishedReader = Literal["kermany", "nih", "covid", "rsna", "covid19-pneumonia-normal"]
 DRAWN_READERS = ("kermany", "nih", "covid")  # the layouts that the demo draws
-Word = Literal["Normal", "Pneumonia", "Bacterial pneumonia", "Viral pneumonia", "COVID-19", "Other"]
 ScratchModel = Literal["cnn", "residual", "nam2022", "small", "unet"]
 BackboneName = Literal[
     "vgg16", "resnet50", "resnet101", "resnet152", "resnet50v2", "densenet121", "inceptionv3", "xception",
     "mobilenetv2", "efficientnetv2b0", "convnexttiny", "squeezenet",
 ]  # fmt: skip
 ModelName = Literal[ScratchModel, BackboneName]
-Region = Literal["lungs", "opacities"]
-TaskName = Literal["covid", "pneumonia", "pneumonia-type", "localise-lungs", "localise-opacities"]
 Freeze = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)],
     Field(description="of a published backbone: so many first layers, the name of the last one, or `all`"),
@@ -53,12 +51,6 @@ class SourceSection(Section):
         if isinstance(origin, list) and "demo" in origin:
             raise ValueError("`demo` cannot stand in a list")
         return origin
-
-    @property
-    def files(self) -> list[RemoteFile]:
-        """The origin as a list of addresses."""
-        origins = [self.origin] if isinstance(self.origin, str) else self.origin
-        return [RemoteFile(url=item, name=None, sha256=None) if isinstance(item, str) else item for item in origins]
 
 
 class PublishedSource(SourceSection):
@@ -148,7 +140,7 @@ class DemoParams(Section):
 class PixelParams(Section):
     """The image path from decoded pixels to the square that the model reads; the same in ingest and in the service.
 
-    `cxr.canonical` says in which order and why; `python -m benchmarks.shortcuts` what each value takes away.
+    `cxr.pixels.canonical` says in which order and why; `python -m benchmarks.shortcuts` what each value takes away.
     """
 
     size: int = Field(ge=32, le=1024, description="pixels a side of the square")
@@ -382,7 +374,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> "Params":
-        regions = [name for name in get_args(TaskName) if name.startswith("localise")]
+        regions = [name for name, task in TASKS.items() if task.localises]
         train = self.train
         if (self.task in regions) != (train.model == "unet"):
             raise ValueError(

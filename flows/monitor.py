@@ -1,6 +1,6 @@
 """Hold the prediction log's last hours against the release's test split: an Evidently page, and a verdict in one line.
 
-Great Expectations judge the images and answers one by one (`stages.validate.incoming`), Evidently their distribution.
+Great Expectations judge the images and answers one by one (`checks.incoming`), Evidently their distribution.
 
 `python -m flows.monitor` does it once, without a Prefect server.
 """
@@ -22,13 +22,13 @@ from prefect.states import Completed, Failed
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from cxr.drift import ColumnDrift, DriftVerdict, comparable_columns, drift_columns, judge, log_table
+from checks.incoming import hold_incoming
+from checks.suites import Result, failures
 from cxr.errors import CxrError, plain_errors
 from cxr.params import MonitorParams, ValidateParams, load_params
-from cxr.prediction_log import open_log, read_since
+from cxr.release.drift import ColumnDrift, DriftVerdict, comparable_columns, drift_columns, drift_verdict, log_table
+from cxr.release.prediction_log import open_log, read_since
 from flows import repository
-from stages.validate.incoming import judge_incoming
-from stages.validate.suites import Result, failures
 
 if TYPE_CHECKING:
     from evidently.core.report import Snapshot
@@ -109,13 +109,13 @@ def watch(params: MonitorParams, limits: ValidateParams, now: datetime) -> Watch
     classes, version = facts["classes"], facts["version"]
     reference = read_reference(REFERENCE, classes, params.min_images)
     rows = read_window(os.environ.get("CXR_PREDICTION_LOG", params.log), now - timedelta(hours=params.window_hours))
-    incoming = judge_incoming(rows, classes, version, reference, limits, params.min_images)
+    incoming = hold_incoming(rows, classes, version, reference, limits, params.min_images)
     current = log_table(rows, classes, version)
 
     columns = comparable_columns(current, params.min_images)
     snapshot = compare(current, reference, columns, params.alpha) if columns else None
     p_values = snapshot_p_values(snapshot) if snapshot else {}
-    verdict = judge(p_values, current, reference, params.alpha, params.min_images, params.window_hours)
+    verdict = drift_verdict(p_values, current, reference, params.alpha, params.min_images, params.window_hours)
 
     folder = REPORTS / now.strftime("%Y%m%dT%H%M%SZ")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """Run the DVC pipeline, one Prefect task per stage: the same stages, skipped when unchanged, as `dvc repro` by hand."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import chdir
@@ -15,10 +14,10 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from cxr.errors import CxrError
+from cxr.errors import CxrError, last_error
+from cxr.processes import run_group, stage_environment
 from flows import repository
 from flows.lock import exclusive
-from flows.processes import run_group
 
 LOCK = Path(".dvc/tmp/retrain.lock")
 LOCK_WAIT_S = 600
@@ -79,23 +78,6 @@ def reproduce(root: Path, stage: str) -> State:
         skipped = any("didn't change, skipping" in line for line in lines)
         return Completed(message="unchanged, skipped" if skipped else "reproduced")
     return Failed(message=last_error(lines) or f"{stage}: exit status {status}")
-
-
-def stage_environment() -> dict[str, str]:
-    """Ours, with this Python first on the PATH since stages call `python`, and with plain lines for the log: no
-    colours, no block buffering, a progress bar's state every 10 s."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    plain = {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "10", "COLUMNS": "140"}
-    return {**os.environ, **plain, "PATH": path}
-
-
-def last_error(lines: list[str]) -> str | None:
-    """The last sentence after `error:`, as our stages end, or else after `ERROR:`, as DVC does."""
-    for marker in ("error: ", "ERROR: "):
-        found = [line.removeprefix(marker) for line in lines if line.startswith(marker)]
-        if found:
-            return found[-1]
-    return None
 
 
 def publish_gate(path: Path) -> None:

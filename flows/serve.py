@@ -17,8 +17,8 @@ from pathlib import Path
 
 from cxr.errors import CxrError, plain_errors
 from cxr.params import FlowsParams, load_params
+from cxr.processes import end_family, start_group
 from flows import repository
-from flows.processes import end_family, start_group
 
 HOST = "127.0.0.1"
 POOL = "chest-xray"

@@ -5,13 +5,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from cxr.archives import ARCHIVE_SUFFIXES, is_archive
-from cxr.checksums import Checksums
 from cxr.demo import draw_source
-from cxr.download import Remote, check_archive, fetch, kept_of, sha256_of, size_of
 from cxr.errors import SourceError, plain_errors
-from cxr.origins import is_remote, remotes
 from cxr.params import DemoParams, RemoteFile, SourceParams, load_params
+from cxr.raw.archives import ARCHIVE_SUFFIXES, is_archive
+from cxr.raw.checksums import Checksums
+from cxr.raw.download import Remote, check_archive, fetch, kept_of, sha256_of, size_of
+from cxr.raw.origins import files_of, is_remote, remotes
 
 
 def acquire(name: str, source: SourceParams, demo: DemoParams, seed: int, raw: Path, checksums: Path) -> None:
@@ -26,12 +26,13 @@ def acquire(name: str, source: SourceParams, demo: DemoParams, seed: int, raw: P
     if source.origin == "demo":
         draw(source.reader, part, demo, seed)
     else:
-        local = {file: local_path(file, raw, where) for file in source.files if not is_remote(file.url)}
-        if len(source.files) == 1 and any(path.is_dir() for path in local.values()):
-            link_directory(local[source.files[0]], part, name)
+        files = files_of(source)
+        local = {file: local_path(file, raw, where) for file in files if not is_remote(file.url)}
+        if len(files) == 1 and any(path.is_dir() for path in local.values()):
+            link_directory(local[files[0]], part, name)
         else:
             archives = local_archives(local, where)
-            download([file for file in source.files if file not in local], set(archives), raw, part, recorded, where)
+            download([file for file in files if file not in local], set(archives), raw, part, recorded, where)
             for link, path in archives.items():
                 (part / link).symlink_to(path)
     recorded.save()

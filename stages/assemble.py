@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr.balance import balance_train
-from cxr.duplicates import find_duplicates, patient_faults
+from cxr.dataset.balance import balance_train
+from cxr.dataset.duplicates import find_duplicates, patient_faults
+from cxr.dataset.labels import NO_CLASS, SEVERAL, read_label, vocabulary_of
+from cxr.dataset.manifest import MANIFEST_COLUMNS, RECORD_COLUMNS, SPLITS, read_table, write_table
+from cxr.dataset.review import decide, read_reviewed, write_review
+from cxr.dataset.splits import connect, fixed_test, patient_pairs, persons, split_groups
+from cxr.dataset.store import read_thumbs
 from cxr.errors import CxrError, plain_errors
 from cxr.files import write_whole
-from cxr.labels import NO_CLASS, SEVERAL, TASKS, Task, read_label, vocabulary_of
-from cxr.manifest import MANIFEST_COLUMNS, RECORD_COLUMNS, SPLITS, read_table, write_table
 from cxr.params import AssembleParams, OwnSource, SourceParams, load_params
-from cxr.review import decide, read_reviewed, write_review
-from cxr.splits import connect, fixed_test, patient_pairs, persons, split_groups
-from cxr.store import read_thumbs
+from cxr.tasks import TASKS, Task
 
 COPY = "duplicate"
 CONTRADICTING = "duplicates with contradicting labels"
@@ -43,7 +44,7 @@ def assemble(
     table = pd.concat([read_table(images / s / "records.parquet", RECORD_COLUMNS) for s in sources], ignore_index=True)
     rejected = {s: pd.read_csv(images / s / "rejected.csv", keep_default_na=False) for s in sources}
 
-    if task.region:
+    if task.localises:
         table, words = label_by_mask(table, task), {source: {} for source in sources}
     else:
         table, words = label_records(table, task, params, sources)
@@ -119,7 +120,7 @@ def label_by_mask(table: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 
 def _unknown(image: str, source: str, section: SourceParams, finding: str, word: str, n: int) -> str:
-    where = f"sources.{source}.words" if isinstance(section, OwnSource) else "the table in cxr/labels.py"
+    where = f"sources.{source}.words" if isinstance(section, OwnSource) else "the table in cxr/dataset/labels.py"
     return (
         f"{image}: finding {word!r} (in {finding!r}, {n} images) is not known for {source}; add it to {where}, or set "
         "assemble.unknown_findings to set-aside"

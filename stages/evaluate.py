@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr import metrics, plots
-from cxr.drift import drift_table
+from cxr.dataset.manifest import DESCRIPTORS, MANIFEST_COLUMNS, class_codes, read_table, write_table
+from cxr.dataset.store import read_images, read_masks
 from cxr.errors import plain_errors
-from cxr.labels import TASKS
-from cxr.manifest import DESCRIPTORS, MANIFEST_COLUMNS, class_codes, read_table, write_table
-from cxr.params import EvaluateParams, TaskName, load_params
-from cxr.store import read_images, read_masks
+from cxr.evaluation import metrics, plots
+from cxr.params import EvaluateParams, load_params
+from cxr.release.drift import drift_table
+from cxr.tasks import TASKS, TaskName
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -50,7 +50,7 @@ def evaluate(
     reports.mkdir(parents=True)
     rows = table[table["split"] == "test"].reset_index(drop=True)
     slices = slices_of(rows, official_test)
-    if chosen.region:
+    if chosen.localises:
         thresholds = [INSIDE] * len(chosen.classes)
         measured, y_score = localise(rows, slices, chosen.classes, predict, images, params, seed, reports)
     else:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr import plots
+from cxr.dataset.manifest import DESCRIPTORS, MANIFEST_COLUMNS, read_table
+from cxr.dataset.store import read_images, read_masks
 from cxr.errors import plain_errors
-from cxr.labels import TASKS
-from cxr.manifest import DESCRIPTORS, MANIFEST_COLUMNS, read_table
-from cxr.params import TaskName, load_params
-from cxr.store import read_images, read_masks
+from cxr.evaluation import plots
+from cxr.params import load_params
+from cxr.tasks import TASKS, TaskName
 
 SAMPLES = 8  # images shown of each class
 

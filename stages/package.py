@@ -16,8 +16,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cxr.dataset.manifest import MANIFEST_COLUMNS, read_table
+from cxr.dataset.store import read_images
 from cxr.errors import CxrError, plain_errors
-from cxr.inference import (
+from cxr.evaluation.model_card import card, to_markdown
+from cxr.params import Params, load_params
+from cxr.release.model import (
     OUTPUTS,
     OpenVinoModel,
     Prediction,
@@ -27,11 +31,7 @@ from cxr.inference import (
     release_version,
     self_test_image,
 )
-from cxr.labels import TASKS
-from cxr.manifest import MANIFEST_COLUMNS, read_table
-from cxr.model_card import card, to_markdown
-from cxr.params import Params, load_params
-from cxr.store import read_images
+from cxr.tasks import TASKS
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["KERAS_BACKEND"] = "tensorflow"  # OpenVINO reads its graphs and not those of JAX, whatever trained

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import cxr
+from cxr.dataset.manifest import MANIFEST_COLUMNS, class_codes, read_table
+from cxr.dataset.store import Pixels, read_images, read_masks
 from cxr.errors import CxrError, plain_errors
-from cxr.labels import TASKS
-from cxr.manifest import MANIFEST_COLUMNS, class_codes, read_table
-from cxr.params import TaskName, TrainParams, load_params
-from cxr.store import Pixels, read_images, read_masks
+from cxr.params import TrainParams, load_params
+from cxr.tasks import TASKS, TaskName
 
 if TYPE_CHECKING:
     from cxr.training.batches import Batches
@@ -39,7 +39,7 @@ def train(
     from cxr.training.fit import fit, make_deterministic
 
     place = distribution.connect()
-    classes, region = TASKS[task].classes, TASKS[task].region
+    classes = TASKS[task].classes
     table = read_table(manifest, MANIFEST_COLUMNS)
     train_rows = table[(table["split"] == "train") & (table["copies"] > 0)]
     val_rows = table[table["split"] == "val"]
@@ -49,7 +49,8 @@ def train(
                 f"train: no {name} image of class {', '.join(sorted(absent))} in {manifest}; add a source that has "
                 "some, or change assemble or task"
             )
-    val = read_images(images, val_rows), read_masks(images, val_rows) if region else class_codes(val_rows, classes)
+    answers = read_masks(images, val_rows) if TASKS[task].localises else class_codes(val_rows, classes)
+    val = read_images(images, val_rows), answers
     model_path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = model_path.parent / "checkpoint" / settings_digest(task, params, seed, manifest)
     with distribution.scope(), tempfile.TemporaryDirectory(dir=model_path.parent) as folder, ExitStack() as stack:
@@ -100,7 +101,7 @@ def batches_of(rows: pd.DataFrame, images: Path, task: TaskName, params: TrainPa
     return Batches(
         Pixels(images, rows), class_codes(rows, asked.classes), rows["copies"].to_numpy(), rows["weight"].to_numpy(),
         len(asked.classes), params.batch_size, params.augment, seed,
-        Pixels(images, rows, "masks") if asked.region else None,
+        Pixels(images, rows, "masks") if asked.localises else None,
     )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def settings_digest(task: TaskName, params: TrainParams, seed: int, manifest: Pa
     library = Path(cxr.__file__).parent
     if params.weights not in ("none", "imagenet") and Path(params.weights).exists():
         digest.update(Path(params.weights).read_bytes())
-    for path in sorted([*library.glob("models/*.py"), *library.glob("training/*.py"), library / "augment.py"]):
+    for path in sorted([*library.glob("models/*.py"), *library.glob("training/*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -9,8 +9,9 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as op
 
-from cxr.inference import OUTPUTS, OpenVinoModel, ReleaseFacts, facts_as_json, release_version, self_test_image
-from cxr.params import TaskName, load_params
+from cxr.params import load_params
+from cxr.release.model import OUTPUTS, OpenVinoModel, ReleaseFacts, facts_as_json, release_version, self_test_image
+from cxr.tasks import TaskName
 
 CLASSES = ["Normal", "Pneumonia", "COVID-19"]
 

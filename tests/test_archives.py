@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cxr import archives
-from cxr.archives import MAX_FILE_BYTES, Tree
 from cxr.errors import ImageError, SourceError
+from cxr.raw import archives
+from cxr.raw.archives import MAX_FILE_BYTES, Tree
 from tests.hostile_files import (
     patched_zip,
     resized_tar,
@@ -307,7 +307,7 @@ def test_sparse_files_that_lie_are_refused(tmp_path, monkeypatch):
     last = tar_of({"a.png": b"data"}, "w")[:1024] + sparse_tar([(0, 4)], 4, more=True)[:512] + b"9" * 24 + bytes(9704)
     with pytest.raises(SourceError, match="invalid header where a member or the end should be"):
         one(tmp_path, "x.tar", last)
-    monkeypatch.setattr("cxr.archives.MAX_SPARSE_WORK", 1_000_000)
+    monkeypatch.setattr("cxr.raw.archives.MAX_SPARSE_WORK", 1_000_000)
     slow = sparse_tar([(n * 100_000, 1) for n in range(4)], 300_001)
     beyond = sparse_tar([(-(1 << 61), 1 << 60), (0, 4)], 4)
     for data in (slow, beyond):
@@ -339,11 +339,11 @@ def test_overlapping_members_are_refused(tmp_path):
 
 def test_a_bomb_of_many_members_is_refused(tmp_path, monkeypatch):
     films = {f"{n}.png": b"" for n in range(101)}
-    monkeypatch.setattr("cxr.archives.MAX_MEMBERS", 100)
+    monkeypatch.setattr("cxr.raw.archives.MAX_MEMBERS", 100)
     for name, data in (("a.zip", zip_of(films)), ("a.tar.gz", tar_of(films))):
         with pytest.raises(SourceError, match="more than 100 members"):
             one(tmp_path, name, data)
-    monkeypatch.setattr("cxr.archives.MAX_DIRECTORY_BYTES", 5000)
+    monkeypatch.setattr("cxr.raw.archives.MAX_DIRECTORY_BYTES", 5000)
     with pytest.raises(SourceError, match=r"its directory claims \d+ bytes"):
         one(tmp_path, "a.zip", zip_of(films))
 
@@ -361,7 +361,7 @@ def test_the_members_of_a_tar_do_not_stay_in_memory(tmp_path):
 BOMB_CHILD = """
 import resource, sys
 from pathlib import Path
-from cxr.archives import Tree
+from cxr.raw.archives import Tree
 from cxr.errors import CxrError
 have = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (have + 300_000_000,) * 2)

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from cxr.balance import balance_train
+from cxr.dataset.balance import balance_train
+from cxr.dataset.manifest import DESCRIPTORS, MANIFEST_COLUMNS, RECORD_COLUMNS, read_table, to_table, write_table
+from cxr.dataset.splits import connect, fixed_test, patient_pairs, persons, split_groups
 from cxr.errors import CxrError
-from cxr.labels import TASKS
-from cxr.manifest import DESCRIPTORS, MANIFEST_COLUMNS, RECORD_COLUMNS, read_table, to_table, write_table
 from cxr.params import AssembleParams, BalanceParams, Params, load_params
-from cxr.splits import connect, fixed_test, patient_pairs, persons, split_groups
-from cxr.thumbs import perceptual_hash, to_thumb
+from cxr.pixels.thumbs import perceptual_hash, to_thumb
+from cxr.tasks import TASKS
 from stages.assemble import assemble
 from tests.tiny_sources import picture
 
@@ -446,7 +446,8 @@ def test_what_states_nothing_or_no_class_is_counted_by_its_words(tmp_path):
     records += [record("nih", f"h{n}", "Hernia|Edema" if n else "Edema", 9200 + n) for n in range(3)]
     records += [record("nih", "u", "Pnuemonia", 9300), record("nih", "e", "", 9301)]
     with pytest.raises(
-        CxrError, match=r"nih/u: finding 'Pnuemonia' \(in 'Pnuemonia', 1 images\) is not known for nih; .*cxr/labels"
+        CxrError,
+        match=r"nih/u: finding 'Pnuemonia' \(in 'Pnuemonia', 1 images\) is not known for nih; .*/labels",
     ):
         run(tmp_path, records)
     _, report = run(tmp_path, records, unknown_findings="set-aside")

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr.dataset.store import Pixels, read_images
 from cxr.params import load_params
-from cxr.store import Pixels, read_images
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -9,24 +9,24 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis.extra.numpy import arrays
 
-from cxr.archives import Tree
-from cxr.canonical import (
+from cxr.dataset.manifest import RECORD_COLUMNS, read_table
+from cxr.dataset.store import read_images
+from cxr.params import PixelParams
+from cxr.pixels.canonical import (
     EMPTY,
     SLOPES,
     content_box,
     cut_off,
     find_frame,
-    fit,
     in_words,
     inside,
     keeps_whole,
-    level,
+    standardise_grey,
     to_canonical,
+    to_square,
 )
-from cxr.images import load_radiograph
-from cxr.manifest import RECORD_COLUMNS, read_table
-from cxr.params import PixelParams
-from cxr.store import read_images
+from cxr.pixels.radiograph import load_radiograph
+from cxr.raw.archives import Tree
 from tests.tiny_repository import Repository, tiny_params
 from tests.tiny_sources import WRITERS, picture
 
@@ -204,7 +204,7 @@ def test_crop_keeps_the_centre_of_the_longer_side() -> None:
 def test_shrinking_by_halves_is_close_to_one_step(height: int) -> None:
     pixels = cv2.GaussianBlur(film(height, height + 40), (0, 0), height / 256)
     once = cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_AREA)
-    assert cv2.absdiff(fit(pixels, 64, "stretch"), once).mean() < 1.5
+    assert cv2.absdiff(to_square(pixels, 64, "stretch"), once).mean() < 1.5
 
 
 # grey levels
@@ -216,13 +216,13 @@ def test_grey_levels_no_longer_tell_brightness_and_contrast(seed: int, contrast:
     plain = film(seed=seed)
     changed = np.round(plain * contrast + brightness * 255 * (1 - contrast)).astype(np.uint8)
     for grey in ("percentile", "equalise"):
-        difference = cv2.absdiff(level(plain, grey), level(changed, grey))
+        difference = cv2.absdiff(standardise_grey(plain, grey), standardise_grey(changed, grey))
         assert difference.mean() < 3
 
 
 @pytest.mark.parametrize("grey", ["percentile", "equalise"])
 def test_percentiles_fill_the_grey_range_and_equalising_spreads_it(grey: str) -> None:
-    found = level(film() // 2 + 60, grey)[18:-18, 23:-23]
+    found = standardise_grey(film() // 2 + 60, grey)[18:-18, 23:-23]
     assert np.percentile(found, 1) <= 3
     assert np.percentile(found, 99) >= 252
     if grey == "equalise":
@@ -234,7 +234,7 @@ def test_what_stands_at_the_edge_changes_no_grey_level_of_the_centre(grey: str) 
     plain = film()
     marked = plain.copy()
     marked[:15], marked[:, -20:] = 0, 255
-    assert (level(plain, grey)[20:-20, 25:-25] == level(marked, grey)[20:-20, 25:-25]).all()
+    assert (standardise_grey(plain, grey)[20:-20, 25:-25] == standardise_grey(marked, grey)[20:-20, 25:-25]).all()
 
 
 @pytest.mark.parametrize("grey", ["percentile", "equalise", "clahe"])
@@ -249,7 +249,7 @@ def test_bars_enter_no_statistics_and_stay_black(grey: str) -> None:
 @pytest.mark.parametrize("grey", ["percentile", "equalise"])
 def test_an_empty_film_is_not_stretched_into_noise(grey: str) -> None:
     empty = np.random.default_rng(0).integers(100, 100 + EMPTY - 1, (64, 64), np.uint8)
-    assert (level(empty, grey) == empty).all()
+    assert (standardise_grey(empty, grey) == empty).all()
 
 
 # re-encoding

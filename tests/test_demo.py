@@ -15,16 +15,17 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from cxr.archives import Tree
+from cxr.dataset.labels import read_label, vocabulary_of
 from cxr.demo import draw_source, faults, layouts
 from cxr.demo.anatomy import draw_adult
 from cxr.demo.cases import CASES, covid_cases, find_case, kermany_cases, nih_cases
 from cxr.demo.disease import draw_opacity
 from cxr.demo.draw import draw_case
 from cxr.demo.phantom import SHAPE, X, build_chest
-from cxr.labels import TASKS, read_label, vocabulary_of
 from cxr.params import load_params
+from cxr.raw.archives import Tree
 from cxr.sources import READERS, Found
+from cxr.tasks import TASKS
 
 SEED = 5
 IMAGES = {"kermany": 32, "nih": 30, "covid": 24}

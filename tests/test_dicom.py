@@ -14,10 +14,10 @@ from pydicom import uid
 from pydicom.pixels.processing import apply_windowing
 from pydicom.sequence import Sequence
 
-from cxr.dicom import decode_dicom, read_dicom_size, silence
 from cxr.errors import ImageError
-from cxr.images import load_radiograph
 from cxr.params import load_params
+from cxr.pixels.dicom import decode_dicom, read_dicom_size, silence
+from cxr.pixels.radiograph import load_radiograph
 from tests.image_files import compress, damaged_dicom, dicom, draw, png
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cxr.dataset.manifest import MANIFEST_COLUMNS, read_table
 from cxr.errors import CxrError
-from cxr.manifest import MANIFEST_COLUMNS, read_table
 
 PROGRAM = """
 import contextlib, json, os, sys
@@ -142,8 +142,8 @@ def test_half_a_cluster_is_one_sentence(monkeypatch, environment, sentence):
 
 
 def test_a_model_trained_on_jax_is_evaluated_on_tensorflow(repository, params, tmp_path):
+    from cxr.dataset.store import read_images
     from cxr.models import load_model
-    from cxr.store import read_images
 
     paths = [str(path) for path in (repository.manifest, repository.images)]
     program = f"""

@@ -9,24 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from cxr.drift import (
+from cxr.dataset.manifest import DESCRIPTORS
+from cxr.release.drift import (
     NAMED_COLUMNS,
     DriftVerdict,
     comparable_columns,
     drift_columns,
     drift_table,
-    judge,
+    drift_verdict,
     log_table,
     standardised_shift,
 )
-from cxr.manifest import DESCRIPTORS
 
 CLASSES = ["Normal", "Pneumonia"]
 
 
 def judge_ks(current: pd.DataFrame, reference: pd.DataFrame, alpha: float = 0.05) -> DriftVerdict:
     p_values = {column: ks_2samp(current[column], reference[column]).pvalue for column in current}
-    return judge(p_values, current, reference, alpha, min_images=1, window_hours=24)
+    return drift_verdict(p_values, current, reference, alpha, min_images=1, window_hours=24)
 
 
 def log_row(values: np.ndarray, probabilities: list[float], version: str = "v1") -> dict:
@@ -40,7 +40,7 @@ def log_row(values: np.ndarray, probabilities: list[float], version: str = "v1")
 def test_verdict_by_hand() -> None:
     reference = pd.DataFrame({"mean": [0.0, 2.0, 4.0], "noise": [1.0, 2.0, 3.0]})
     current = pd.DataFrame({"mean": [8.0, 8.0], "noise": [2.0, 2.0]})
-    verdict = judge({"noise": 0.03, "mean": 0.02}, current, reference, 0.05, 2, 24)
+    verdict = drift_verdict({"noise": 0.03, "mean": 0.02}, current, reference, 0.05, 2, 24)
     assert [column.column for column in verdict.columns] == ["mean", "noise"]
     assert verdict.threshold == 0.025
     assert [column.drifted for column in verdict.columns] == [True, False]
@@ -53,12 +53,12 @@ def test_verdict_by_hand() -> None:
 @pytest.mark.parametrize(("p", "drifted"), [(0.025, True), (np.nextafter(0.025, 1), False)])
 def test_threshold_is_alpha_shared_by_all_columns(p: float, drifted: bool) -> None:
     table = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
-    assert judge({"a": p, "b": 1.0}, table, table, 0.05, 1, 24).drift is drifted
+    assert drift_verdict({"a": p, "b": 1.0}, table, table, 0.05, 1, 24).drift is drifted
 
 
 def test_no_drift_names_the_least_p() -> None:
     table = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
-    sentence = judge({"a": 0.5, "b": 0.4}, table, table, 0.05, 1, 1.5).sentence()
+    sentence = drift_verdict({"a": 0.5, "b": 0.4}, table, table, 0.05, 1, 1.5).sentence()
     expected = (
         "2 images in the last 1.5 h against 2 in the reference (2 columns; the least p is 0.4, the threshold 0.025)"
     )
@@ -66,7 +66,7 @@ def test_no_drift_names_the_least_p() -> None:
 
 
 def test_no_column_gives_no_verdict() -> None:
-    verdict = judge({}, pd.DataFrame({"a": [1.0]}), pd.DataFrame({"a": [1.0] * 9}), 0.05, 30, 24)
+    verdict = drift_verdict({}, pd.DataFrame({"a": [1.0]}), pd.DataFrame({"a": [1.0] * 9}), 0.05, 30, 24)
     assert not verdict.enough
     assert not verdict.drift
     assert verdict.sentence() == "no verdict: 1 image in the last 24 h, 30 needed"
@@ -74,7 +74,7 @@ def test_no_column_gives_no_verdict() -> None:
 
 def test_long_verdicts_are_cut() -> None:
     table = pd.DataFrame({f"c{i}": [1.0, 2.0] for i in range(NAMED_COLUMNS + 2)})
-    sentence = judge(dict.fromkeys(table, 1e-9), table, table, 0.05, 1, 24).sentence()
+    sentence = drift_verdict(dict.fromkeys(table, 1e-9), table, table, 0.05, 1, 24).sentence()
     assert "c5 (p 1e-09, +0.0 sd) and 2 more;" in sentence
 
 
@@ -109,7 +109,7 @@ def test_scores_of_another_version_are_left_out() -> None:
     assert table["score_Normal"].tolist() == pytest.approx([0.2, np.nan], nan_ok=True)
     assert comparable_columns(table, 2) == list(DESCRIPTORS)
     assert comparable_columns(table, 1) == drift_columns(CLASSES)
-    assert judge({"score_Normal": 1.0}, table, table, 0.05, 1, 24).columns[0].n_current == 1
+    assert drift_verdict({"score_Normal": 1.0}, table, table, 0.05, 1, 24).columns[0].n_current == 1
 
 
 def test_empty_log() -> None:

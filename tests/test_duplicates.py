@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.duplicates import VARIANTS
+from cxr.dataset.duplicates import Duplicates, find_duplicates, patient_faults, same_bytes
+from cxr.dataset.hashes import close_pairs
+from cxr.dataset.review import decide, read_reviewed, write_review
+from cxr.dataset.splits import connect
 from cxr.demo.anatomy import draw_adult
 from cxr.demo.film import develop, draw_adult_film
 from cxr.demo.phantom import SHAPE, build_chest, expose
-from cxr.duplicates import Duplicates, find_duplicates, patient_faults, same_bytes
 from cxr.errors import CxrError
-from cxr.hashes import close_pairs
-from cxr.images import load_radiograph
 from cxr.params import Params
-from cxr.review import decide, read_reviewed, write_review
-from cxr.splits import connect
-from cxr.thumbs import perceptual_hash
+from cxr.pixels.radiograph import load_radiograph
+from cxr.pixels.thumbs import perceptual_hash
 
 CHESTS = 24
 REAL = Path(__file__).parents[2] / "shared/real"

@@ -13,9 +13,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
-from cxr.inference import OUTPUTS, OpenVinoModel
 from cxr.models import build_model, load_model
 from cxr.models.ensemble import Views, combine, views
+from cxr.release.model import OUTPUTS, OpenVinoModel
 from tests.tiny_sources import picture
 
 SIZE = 32

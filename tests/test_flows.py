@@ -16,14 +16,14 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
-from cxr.drift import drift_table
+from cxr.dataset.manifest import DESCRIPTORS
 from cxr.errors import CxrError
-from cxr.manifest import DESCRIPTORS
 from cxr.params import MonitorParams, load_params
-from cxr.prediction_log import PREDICTIONS, open_log
+from cxr.processes import run_group
+from cxr.release.drift import drift_table
+from cxr.release.prediction_log import PREDICTIONS, open_log
 from flows import monitor, retrain
 from flows.lock import exclusive
-from flows.processes import run_group
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ["Normal", "Pneumonia", "COVID-19"]
@@ -138,7 +138,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_no_process_of_the_group_survives(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interruption comes while a line is read, as a cancelled run's does; both processes ignore SIGTERM."""
-    monkeypatch.setattr("flows.processes.end_group.__defaults__", (0.3,))
+    monkeypatch.setattr("cxr.processes.end_group.__defaults__", (0.3,))
     pids: list[int] = []
 
     def interrupted(line: str) -> None:

@@ -17,9 +17,9 @@ from benchmarks.gpu.kermany import BACTERIAL, NORMAL, TASKS, VIRAL, Films, find_
 from benchmarks.gpu.metrics import auroc, measure
 from benchmarks.gpu.presets import PRESETS, RECIPE, read_presets
 from cxr.errors import CxrError
-from cxr.images import load_radiograph
-from cxr.labels import TASKS as LABEL_TASKS
 from cxr.params import TrainParams, load_params
+from cxr.pixels.radiograph import load_radiograph
+from cxr.tasks import TASKS as LABEL_TASKS
 from tests.tiny_sources import encode, picture
 
 REAL = Path(__file__).parents[2] / "shared/real/kermany"

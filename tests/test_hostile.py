@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cxr.archives import Member, Tree
+from cxr.dataset.manifest import RECORD_COLUMNS, read_table
 from cxr.errors import ImageError, SourceError
-from cxr.manifest import RECORD_COLUMNS, read_table
 from cxr.params import Params
+from cxr.raw.archives import Member, Tree
 from cxr.sources import READERS, Found
 from cxr.sources.reading import Row, read_csv, read_text
 from tests.hostile_files import black_png, chunk, progressive_jpeg, tar_of, zeros, zip_of

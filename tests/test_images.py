@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxr.dataset.manifest import DESCRIPTORS
 from cxr.errors import ImageError
-from cxr.images import describe, load_radiograph
-from cxr.manifest import DESCRIPTORS
 from cxr.params import load_params
-from cxr.thumbs import perceptual_hash, to_thumb
+from cxr.pixels.descriptors import describe
+from cxr.pixels.radiograph import load_radiograph
+from cxr.pixels.thumbs import perceptual_hash, to_thumb
 from tests.tiny_sources import encode, picture
 
 

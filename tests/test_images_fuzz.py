@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxr.errors import ImageError
-from cxr.images import Radiograph, describe, load_radiograph
 from cxr.params import load_params
+from cxr.pixels.descriptors import describe
+from cxr.pixels.radiograph import Radiograph, load_radiograph
 from tests.hostile_files import (
     PNG_START,
     black_png,
@@ -195,7 +196,7 @@ BOMB_CHILD = """
 import sys, time
 from pathlib import Path
 from cxr.errors import ImageError
-from cxr.images import load_radiograph
+from cxr.pixels.radiograph import load_radiograph
 from cxr.params import load_params
 params = load_params().ingest.pixels
 load_radiograph(Path(sys.argv[1]).read_bytes(), params)

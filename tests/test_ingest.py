@@ -14,10 +14,10 @@ import pandas as pd
 import psutil
 import pytest
 
+from cxr.dataset.manifest import RECORD_COLUMNS, read_table
+from cxr.dataset.store import read_images
 from cxr.errors import CxrError
 from cxr.executors import Processes, map_in_order, open_backend
-from cxr.manifest import RECORD_COLUMNS, read_table
-from cxr.store import read_images
 from stages.ingest.stream import ingest
 from tests.tiny_repository import tiny_params
 from tests.tiny_sources import encode, picture, write_kermany, write_nih
@@ -270,7 +270,7 @@ def test_a_tar_that_has_not_changed_is_not_walked_again(tmp_path, capsys, monkey
     ingest("nih", source, PARAMS.ingest, raw, out, tmp_path / "seen")
     before, lost = contents(out), raw.with_name("lost.tar.gz")
 
-    monkeypatch.setattr("cxr.archives._walk_tar", lambda file: pytest.fail(f"{file} was walked"))
+    monkeypatch.setattr("cxr.raw.archives._walk_tar", lambda file: pytest.fail(f"{file} was walked"))
     ingest("nih", source, PARAMS.ingest, raw, out, tmp_path / "seen")
     assert contents(out) == before
     monkeypatch.undo()

@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
-from cxr.labels import NIH_FINDINGS, TASKS, Vocabulary, read_label, vocabulary_of
-from cxr.params import FoldersSource, PublishedReader, PublishedSource, TableSource, TaskName, Word
+from cxr.dataset.labels import NIH_FINDINGS, Vocabulary, read_label, vocabulary_of
+from cxr.params import FoldersSource, PublishedReader, PublishedSource, TableSource
+from cxr.tasks import TASKS, TaskName, Word
 
 REAL = Path(__file__).parents[2] / "shared/real"
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr import metrics
-from cxr.augment import augment, move
+from cxr.dataset.store import Pixels, read_images, read_masks
 from cxr.errors import CxrError
-from cxr.inference import OUTPUTS, OpenVinoModel, Release
+from cxr.evaluation import metrics
 from cxr.params import Params
-from cxr.store import Pixels, read_images, read_masks
+from cxr.release.model import OUTPUTS, OpenVinoModel, Release
+from cxr.training.augment import augment, move
 from tests.localise.masked_stages import assembled, run, settings
 from tests.masked_source import film, write_masked
 

@@ -25,10 +25,11 @@ import pandas as pd
 import psutil
 import pytest
 
-from cxr.drift import drift_table
-from cxr.images import describe, load_radiograph
-from cxr.inference import Release
-from flows.processes import end_group, start_group
+from cxr.pixels.descriptors import describe
+from cxr.pixels.radiograph import load_radiograph
+from cxr.processes import end_group, start_group
+from cxr.release.drift import drift_table
+from cxr.release.model import Release
 from tests.live_service import serve as serve_bento
 
 ROOT = Path(__file__).resolve().parent.parent

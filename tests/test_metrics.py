@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import CxrError
-from cxr.metrics import bootstrap_interval, calibration_error, measure, operating_points
+from cxr.evaluation.metrics import bootstrap_interval, calibration_error, measure, operating_points
 from cxr.params import GateRule
 from stages.gate import gate, judge
 

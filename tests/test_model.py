@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr.dataset.store import read_images
 from cxr.errors import CxrError
-from cxr.inference import Release
-from cxr.labels import TASKS
-from cxr.store import read_images
+from cxr.release.model import Release
+from cxr.tasks import TASKS
 from tests.tiny_repository import SOURCES, Repository
 from tests.tiny_sources import picture
 

@@ -14,12 +14,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
-from cxr.inference import OUTPUTS, OpenVinoModel
 from cxr.models import build_model, in_float32, min_side
 from cxr.models.heads import Head
 from cxr.models.squeezenet import squeezenet
 from cxr.models.transfer import BACKBONES, CONVENTIONS, freeze
 from cxr.models.weights import load_file
+from cxr.release.model import OUTPUTS, OpenVinoModel
 
 SHIPPED = load_params().train
 REAL = Path(__file__).parents[2] / "shared/real"

@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from cxr.inference import Release
+from cxr.release.model import Release
 from tests.image_files import dicom, draw, jpeg, png
 from tests.live_service import LiveService, serve
 from tests.release_fixture import build_region_release, build_release

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from cxr.errors import ParamsError
-from cxr.labels import TASKS
 from cxr.params import load_params
+from cxr.tasks import TASKS
 
 SHIPPED = Path("params.yaml")
 

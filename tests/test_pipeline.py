@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr.dataset.manifest import RECORD_COLUMNS, read_table
+from cxr.dataset.store import read_images
 from cxr.errors import CxrError
-from cxr.manifest import RECORD_COLUMNS, read_table
-from cxr.store import read_images
 from tests.tiny_repository import SOURCES, Repository
 from tests.tiny_sources import PATIENTS, WRITERS, encode, picture
 
@@ -121,7 +121,7 @@ def test_a_class_that_cannot_be_split_is_named(repository, params, tmp_path):
 
 def test_a_jpeg_of_the_source_goes_the_same_way_as_in_the_service(repository, params, tiny_release):
     """Raw bytes through the service's path equal the ingested pixels."""
-    from cxr.images import load_radiograph
+    from cxr.pixels.radiograph import load_radiograph
 
     data = encode(picture(9000, -0.8, 110, 100), ".png")
     table = read_table(repository.images / "covid/records.parquet", RECORD_COLUMNS)

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import yaml
 
-from cxr.images import describe, load_radiograph
-from cxr.inference import Prediction, Release
-from cxr.manifest import DESCRIPTORS
+from cxr.dataset.manifest import DESCRIPTORS
+from cxr.pixels.descriptors import describe
+from cxr.pixels.radiograph import load_radiograph
+from cxr.release.model import Prediction, Release
 from service import MAX_BYTES, overlay
 from tests.image_files import damaged_dicom, dicom, draw, jpeg, png
 from tests.live_service import BENTOML, ROOT, ConnectionCounter, LiveService, serve, service_environment
@@ -321,7 +322,7 @@ def test_the_built_bento_serves_alone(tiny_release: Path, tmp_path: Path) -> Non
 
     shipped = tmp_path / "bentoml" / "bentos" / "chest_xray" / "tiny" / "src"
     names = {path.relative_to(shipped).as_posix() for path in shipped.rglob("*") if path.is_file()}
-    assert {"service.py", "cxr/images.py", "web/app.js", "models/release/model.bin"} <= names
+    assert {"service.py", "cxr/pixels/radiograph.py", "web/app.js", "models/release/model.bin"} <= names
     assert not [name for name in names if name.startswith(("cxr/models/", "cxr/demo/", "cxr/training/", "tests/"))]
     shutil.rmtree(source)
 

@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from cxr.archives import Member, Tree
 from cxr.errors import ImageError, SourceError
 from cxr.params import SourceParams
+from cxr.raw.archives import Member, Tree
 from cxr.sources import READERS, Found, SetAside
 from cxr.sources.reading import age, sex
 from tests.image_files import dicom

@@ -18,10 +18,10 @@ import yaml
 
 from cxr.errors import CxrError, ParamsError
 from cxr.params import Params
-from flows.study.__main__ import parse, plan
-from flows.study.presets import Changes, load_preset, load_presets, merge, read_base, settings
-from flows.study.report import Row, rows_of, shown, table, warnings, write_report
-from flows.study.runs import (
+from study.__main__ import parse, plan
+from study.presets import Changes, load_preset, load_presets, merge, read_base, settings
+from study.report import Row, rows_of, shown, table, warnings, write_report
+from study.runs import (
     RECORDS,
     Record,
     Run,
@@ -227,7 +227,7 @@ def test_a_finished_run_is_told_by_its_params_and_code(repository):
     assert not finished(repository, one_run(repository, "nam2022", "--epochs", "1"))  # a trial is another run
     (repository / "README.md").write_text("new")
     assert finished(repository, one_run(repository, "nam2022"))
-    with open(repository / "cxr/augment.py", "a") as code:
+    with open(repository / "cxr/training/augment.py", "a") as code:
         code.write("# changed\n")
     assert not finished(repository, one_run(repository, "nam2022"))
 
@@ -401,7 +401,7 @@ def test_the_report_is_whole_and_loads_nothing(base, tmp_path):
 
 def command(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "flows.study", *arguments], cwd=cwd, env={**os.environ, **environment},
+        [sys.executable, "-m", "study", *arguments], cwd=cwd, env={**os.environ, **environment},
         capture_output=True, text=True,
     )  # fmt: skip
 
@@ -424,9 +424,7 @@ def test_wrong_arguments_are_one_sentence():
 
 
 def test_importing_it_costs_no_training_library():
-    code = (
-        "import sys, flows.study.__main__; print([m for m in ('tensorflow', 'keras', 'prefect') if m in sys.modules])"
-    )
+    code = "import sys, study.__main__; print([m for m in ('tensorflow', 'keras', 'prefect') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -447,7 +445,7 @@ def test_a_preset_runs_is_killed_goes_on_and_becomes_an_experiment(repository):
     arguments = ["small", "--data", "raw", "--epochs", "6", "-S", "train.batch_size=8"]
     run = one_run(repository, "small", *arguments[3:])
     log = repository / f".dvc/tmp/study/{run.name}.log"
-    going = subprocess.Popen([sys.executable, "-m", "flows.study", *arguments], cwd=repository)
+    going = subprocess.Popen([sys.executable, "-m", "study", *arguments], cwd=repository)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and not (log.exists() and "Epoch 3/6" in log.read_text()):
         assert going.poll() is None, log.read_text()

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr.augment import augment, mix
 from cxr.errors import CxrError
 from cxr.params import AugmentParams, ScheduleParams, TrainParams, load_params
+from cxr.training.augment import augment, mix
 from tests.tiny_sources import picture
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -18,18 +18,19 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr.drift import drift_table
+from checks.incoming import hold_incoming
+from checks.page import SHOWN_IMAGES, SHOWN_REFUSED, refused_images
+from checks.suites import POSSIBLE, Result, failures
+from cxr.dataset.manifest import DESCRIPTORS, RECORD_COLUMNS, read_table, write_table
+from cxr.dataset.store import read_images, read_thumbs
 from cxr.errors import CxrError
-from cxr.images import Radiograph, describe
-from cxr.inference import Release
-from cxr.manifest import DESCRIPTORS, RECORD_COLUMNS, read_table, write_table
 from cxr.params import Params
-from cxr.store import read_images, read_thumbs
+from cxr.pixels.descriptors import describe
+from cxr.pixels.radiograph import Radiograph
+from cxr.release.drift import drift_table
+from cxr.release.model import Release
 from stages.validate.folder import validate_folder
-from stages.validate.incoming import judge_incoming
-from stages.validate.page import SHOWN_IMAGES, SHOWN_REFUSED, refused_images
 from stages.validate.records import OF_A_ROW, read_rejected, tables
-from stages.validate.suites import POSSIBLE, Result, failures
 from tests.tiny_repository import SOURCES, Repository
 from tests.tiny_sources import encode, picture
 
@@ -339,7 +340,7 @@ def log_rows(n: int, version: str = "v1") -> list[dict]:
 
 
 def judge_rows(rows: list[dict], params: Params) -> list[Result]:
-    return judge_incoming(rows, CLASSES, "v1", drift_table(*draw(300, seed=0), CLASSES), params.validate_, 30)
+    return hold_incoming(rows, CLASSES, "v1", drift_table(*draw(300, seed=0), CLASSES), params.validate_, 30)
 
 
 def test_usual_images_pass_and_few_are_a_warning(params):

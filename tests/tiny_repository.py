@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr.labels import TASKS
-from cxr.manifest import MANIFEST_COLUMNS, read_table
+from checks.suites import Result
+from cxr.dataset.manifest import MANIFEST_COLUMNS, read_table
 from cxr.params import Params, load_params
+from cxr.tasks import TASKS
 from stages.acquire import acquire
 from stages.assemble import assemble
 from stages.ingest.stream import ingest
 from stages.validate.manifest import validate_manifest
 from stages.validate.records import validate_records
-from stages.validate.suites import Result
 from tests.tiny_sources import WRITERS
 
 SOURCES = ["kermany", "nih", "covid"]

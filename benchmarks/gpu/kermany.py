@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 
 from cxr.errors import CxrError
-from cxr.thumbs import shrink
+from cxr.pixels.resize import shrink
 
 NORMAL, BACTERIAL, VIRAL = "Normal", "Bacterial", "Viral"
 TYPES = {"bacteria": BACTERIAL, "virus": VIRAL}
 PNEUMONIA_NAME = re.compile(r"person\d+_(bacteria|virus)")  # numbers restart for each type: the whole is a patient
 NORMAL_NAME = re.compile(r"(NORMAL2-)?IM-\d+")
 
-TASKS = {  # the classes are those of `cxr.labels.TASKS`
+TASKS = {  # the classes are those of `cxr.dataset.labels.TASKS`
     "pneumonia": {NORMAL: 0, BACTERIAL: 1, VIRAL: 1},
     "pneumonia-type": {NORMAL: 0, BACTERIAL: 1, VIRAL: 2},
 }

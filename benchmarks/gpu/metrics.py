@@ -1,4 +1,4 @@
-"""Accuracy and AUROC by numpy alone; `cxr.metrics` needs scikit-learn."""
+"""Accuracy and AUROC by numpy alone; `cxr.evaluation.metrics` needs scikit-learn."""
 
 import numpy as np
 

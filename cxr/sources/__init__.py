@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cxr.archives import Tree
+from cxr.raw.archives import Tree
 from cxr.sources import covid, covid19_pneumonia_normal, dicom, folders, kermany, nih, rsna, table
 from cxr.sources.reading import Found, SetAside
 

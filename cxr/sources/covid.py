@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cxr.archives import Member, Tree
 from cxr.errors import SourceError
 from cxr.params import PublishedSource
+from cxr.raw.archives import Member, Tree
 from cxr.sources.reading import Found, Row, SetAside, age, by_key, is_image, not_an_image, read_csv, sex
 
 COLUMNS = ("patientid", "finding", "view", "modality")  # age, sex and license are optional: not all three state them

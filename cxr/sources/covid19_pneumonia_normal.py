@@ -12,8 +12,8 @@ Cite: Kumar S, Mendeley Data V1 (2022), doi:10.17632/dvntn9yhd2.1.
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from cxr.archives import Tree
 from cxr.params import PublishedSource
+from cxr.raw.archives import Tree
 from cxr.sources.reading import Found, SetAside, is_image, not_an_image
 
 FOLDERS = ("COVID", "NORMAL", "PNEUMONIA")

@@ -19,10 +19,10 @@ from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 
-from cxr.archives import Member, Tree
-from cxr.dicom import silence, text_of
 from cxr.errors import ImageError, SourceError
 from cxr.params import DicomSource
+from cxr.pixels.dicom import silence, text_of
+from cxr.raw.archives import Member, Tree
 from cxr.sources.reading import (
     Found,
     Row,

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from cxr.archives import Tree
 from cxr.params import FoldersSource
+from cxr.raw.archives import Tree
 from cxr.sources.reading import Found, SetAside, is_image, not_an_image
 
 

@@ -11,8 +11,8 @@ Cite: Kermany D et al., Cell 172 (2018) 1122-1131.
 import re
 from collections.abc import Iterator
 
-from cxr.archives import Tree
 from cxr.params import PublishedSource
+from cxr.raw.archives import Tree
 from cxr.sources.reading import Found, SetAside, is_image, not_an_image
 
 PLACE = re.compile(r"(?:^|/)(?P<split>train|val|test)/(?P<finding>[^/]+)/[^/]+$")

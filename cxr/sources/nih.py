@@ -11,9 +11,9 @@ from itertools import chain
 from operator import itemgetter
 from pathlib import PurePosixPath
 
-from cxr.archives import Member, Tree
 from cxr.errors import SourceError
 from cxr.params import PublishedSource
+from cxr.raw.archives import Member, Tree
 from cxr.sources.reading import Found, Row, SetAside, age, by_key, is_image, not_an_image, read_csv, read_text, sex
 
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 
 from pydicom import Dataset
 
-from cxr.archives import Member
-from cxr.dicom import is_dicom, read_tags
 from cxr.errors import ImageError, SourceError
-from cxr.params import Region
+from cxr.pixels.dicom import is_dicom, read_tags
+from cxr.raw.archives import Member
+from cxr.tasks import Region
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 SEPARATORS = (",", ";", "\t")  # of a table; Excel writes ; where , stands in numbers

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import PurePosixPath
 
-from cxr.archives import Member, Tree
-from cxr.dicom import silence, text_of
 from cxr.errors import ImageError, SourceError
 from cxr.params import PublishedSource
+from cxr.pixels.dicom import silence, text_of
+from cxr.raw.archives import Member, Tree
 from cxr.sources.reading import (
     Found,
     Row,

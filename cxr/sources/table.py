@@ -13,9 +13,9 @@ from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import get_args
 
-from cxr.archives import Member, Tree
 from cxr.errors import SourceError
-from cxr.params import Region, TableSource
+from cxr.params import TableSource
+from cxr.raw.archives import Member, Tree
 from cxr.sources.reading import (
     Found,
     Row,
@@ -29,6 +29,7 @@ from cxr.sources.reading import (
     read_csv,
     sex,
 )
+from cxr.tasks import Region
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import keras
 import numpy as np
 
-from cxr.augment import augment, mix, move
+from cxr.training.augment import augment, mix, move
 
 if TYPE_CHECKING:
     from cxr.params import AugmentParams
@@ -20,7 +20,7 @@ AHEAD = 8  # batches: what one step longer than others does not use up
 
 
 class Images(Protocol):
-    """An array of images or `cxr.store.Pixels`."""
+    """An array of images or `cxr.dataset.store.Pixels`."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, positions: np.ndarray, /) -> np.ndarray: ...

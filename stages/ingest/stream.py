@@ -11,21 +11,20 @@ import pandas as pd
 from tqdm import tqdm
 
 import cxr
-from cxr.archives import Member, Tree
-from cxr.decoding import Job, decode_batch, gave_up, prepare_worker
+from cxr.dataset.manifest import RECORD_COLUMNS, write_table
+from cxr.dataset.seen import Seen
+from cxr.dataset.store import Key, ShardStore
 from cxr.errors import ImageError, SourceError
 from cxr.executors import Backend, map_in_order, open_backend
 from cxr.files import write_whole
-from cxr.manifest import RECORD_COLUMNS, write_table
 from cxr.params import IngestParams, SourceParams
-from cxr.seen import Seen
+from cxr.raw.archives import Member, Tree
 from cxr.sources import READERS, Found, SetAside
-from cxr.store import Key, ShardStore
+from stages.ingest.decode import Job, decode_batch, gave_up, prepare_worker
 
 BATCH_FILES = 16  # sending a batch must cost little beside decoding it
 BATCH_BYTES = 4_000_000  # and many large files must not wait in memory
-# what in cxr/ decides on pixels and facts
-DECODERS = ("images.py", "dicom.py", "canonical.py", "content*", "decoding.py", "masks.py", "thumbs.py")
+PIXELS = "pixels/*.*"  # what in cxr/ decides on pixels and facts
 SAID = [f.name for f in fields(Found) if f.name not in ("member", "mask")]  # what a source says of an image
 NO_BOXES = "[]"  # of an image that was searched for its region in vain
 UNUSABLE_MASK = "unusable mask"
@@ -51,7 +50,7 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
     """Read `raw` and write shards, `records.parquet` and `rejected.csv` to `folder`.
 
     What `folder` holds of the same bytes, made by the same recipe, is kept: a run that was killed goes on, and new
-    files cost only themselves. `seen_at`: see `cxr.seen`.
+    files cost only themselves. `seen_at`: see `cxr.dataset.seen`.
     """
     store = ShardStore(folder, recipe(params), params.shard_images)
     seen = Seen(seen_at)
@@ -77,8 +76,7 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
 def recipe(params: IngestParams) -> dict:
     """What pixels and facts depend on; where it changes, everything is decoded again."""
     code = hashlib.sha256()
-    library = Path(cxr.__file__).parent
-    for path in sorted(path for pattern in DECODERS for path in library.glob(pattern)):
+    for path in (*sorted(Path(cxr.__file__).parent.glob(PIXELS)), Path(__file__).with_name("decode.py")):
         code.update(path.read_bytes())
     return {
         "pixels": params.pixels.model_dump(),

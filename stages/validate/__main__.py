@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
+from checks.suites import failures, print_results
 from cxr.errors import CxrError, plain_errors
 from cxr.params import load_params
 from stages.validate.manifest import validate_manifest
 from stages.validate.records import validate_records
-from stages.validate.suites import failures, print_results
 
 if __name__ == "__main__":
     with plain_errors():

@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr.archives import Tree
+from checks.incoming import hold_incoming
+from checks.page import Gallery, refused_images, write_page
+from checks.suites import Result, failures, print_results
 from cxr.errors import CxrError, ImageError, plain_errors
-from cxr.images import describe, load_radiograph
-from cxr.inference import Release
 from cxr.params import ValidateParams, load_params
+from cxr.pixels.descriptors import describe
+from cxr.pixels.radiograph import load_radiograph
+from cxr.raw.archives import Tree
+from cxr.release.model import Release
 from cxr.sources.reading import is_image
-from stages.validate.incoming import judge_incoming
-from stages.validate.page import Gallery, refused_images, write_page
-from stages.validate.suites import Result, failures, print_results
 
 
 def answer_folder(folder: Path, release: Release) -> tuple[list[dict], np.ndarray, pd.DataFrame]:
@@ -55,7 +56,7 @@ def validate_folder(
     """Judge the images below `folder` as the monitor judges what the service was sent; write the Data Docs."""
     facts = release.facts
     rows, squares, unreadable = answer_folder(folder, release)
-    results = judge_incoming(rows, facts.classes, facts.version, reference, params, min_images, docs)
+    results = hold_incoming(rows, facts.classes, facts.version, reference, params, min_images, docs)
     images = pd.DataFrame([{"image_id": row["request_id"], "predicted": row["predicted"]} for row in rows])
     by = {"images": "image_id", "answers": "image_id"}
     gallery = Gallery(images, by, ["predicted"], lambda rows: squares[rows.index])

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cxr.labels import TASKS, Task
-from cxr.manifest import MANIFEST_COLUMNS, SPLITS, read_table
-from cxr.params import TaskName, ValidateParams
-from cxr.store import read_images, read_masks
-from stages.validate.page import Gallery, write_page
-from stages.validate.suites import Result, Table, judge, write_report
+from checks.page import Gallery, write_page
+from checks.suites import Result, Table, hold, write_report
+from cxr.dataset.manifest import MANIFEST_COLUMNS, SPLITS, read_table
+from cxr.dataset.store import read_images, read_masks
+from cxr.params import ValidateParams
+from cxr.tasks import TASKS, Task, TaskName
 
 if TYPE_CHECKING:
     from great_expectations.expectations import Expectation
@@ -29,7 +29,7 @@ def expectations(task: TaskName, params: ValidateParams) -> dict[str, list["Expe
         "images": [
             e.ExpectTableColumnsToMatchOrderedList(
                 column_list=[*MANIFEST_COLUMNS, "pixel_mean", "pixel_std", "pixel_change"],
-                notes="one schema, in cxr/manifest.py",
+                notes="one schema, in cxr/dataset/manifest.py",
             ),
             e.ExpectColumnValuesToBeUnique(column="image_id", notes="a row is an image"),
             e.ExpectColumnValuesToBeUnique(column="sha256", notes="the same file twice counts one patient twice"),
@@ -81,7 +81,7 @@ def expectations(task: TaskName, params: ValidateParams) -> dict[str, list["Expe
             ),
         ],
     }
-    if TASKS[task].region:
+    if TASKS[task].localises:
         suites["masks"] = [
             e.ExpectColumnValuesToBeInSet(
                 column="mask", value_set=[TASKS[task].region], notes="a mask of something else teaches this"
@@ -108,7 +108,7 @@ def tables(manifest: pd.DataFrame, task: Task, images: Path) -> dict[str, Table]
         "groups": Table(by_group, "group"),
         "classes": Table(by_class.rename_axis("class").rename_axis(None, axis=1).reset_index(), "class"),
     }
-    if task.region:
+    if task.localises:
         masks = manifest[["image_id", "mask"]].copy()
         masks["mask_change"] = (mask_shares(manifest, images) - manifest["mask_share"]).abs()
         judged["masks"] = Table(masks, "image_id")
@@ -140,7 +140,7 @@ def validate_manifest(
 ) -> list[Result]:
     """Judge the manifest and the pixels it points at; write the verdict and the Data Docs."""
     judged = tables(read_table(manifest, MANIFEST_COLUMNS), TASKS[task], images)
-    results = judge(judged, expectations(task, params), docs)
+    results = hold(judged, expectations(task, params), docs)
 
     def read(rows: pd.DataFrame) -> np.ndarray:
         return read_images(images, rows)  # the square that train reads

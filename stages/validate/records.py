@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import pandas as pd
 
-from cxr.manifest import RECORD_COLUMNS, SPLITS
-from cxr.params import Region, ValidateParams
-from cxr.store import read_thumbs
-from stages.validate.page import Gallery, refused_images, write_page
-from stages.validate.suites import Result, Table, judge, measured, write_report
+from checks.page import Gallery, refused_images, write_page
+from checks.suites import Result, Table, hold, measured, write_report
+from cxr.dataset.manifest import RECORD_COLUMNS, SPLITS
+from cxr.dataset.store import read_thumbs
+from cxr.params import ValidateParams
+from cxr.tasks import Region
 
 if TYPE_CHECKING:
     from great_expectations.expectations import Expectation
@@ -32,7 +33,7 @@ def expectations(sources: Iterable[str], params: ValidateParams) -> dict[str, li
     return {
         "sources": [
             e.ExpectColumnValuesToBeInSet(
-                column="other_columns", value_set=[""], notes="one schema, in cxr/manifest.py; ingest it again"
+                column="other_columns", value_set=[""], notes="one schema, in cxr/dataset/manifest.py; ingest it again"
             ),
             e.ExpectColumnValuesToBeBetween(
                 column="unreadable_share",
@@ -187,7 +188,7 @@ def validate_records(
     by_source = {source: pd.read_parquet(images / source / "records.parquet") for source in sources}
     rejected = read_rejected(images, by_source)
     judged = tables(by_source, rejected, params)
-    results = judge(judged, expectations(by_source, params), docs)
+    results = hold(judged, expectations(by_source, params), docs)
 
     def read(rows: pd.DataFrame) -> np.ndarray:
         return read_thumbs(images, rows)  # the whole image, before anything was cut off it

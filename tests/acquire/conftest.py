@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cxr import download
+from cxr.raw import download
 from tests.acquire.place import Place
 from tests.loopback_server import Loopback, loopback
 

@@ -16,10 +16,10 @@ from fsspec.implementations.memory import MemoryFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr import download, origins
-from cxr.archives import Tree
 from cxr.errors import ParamsError, SourceError
 from cxr.params import PublishedSource, RemoteFile, load_params
+from cxr.raw import download, origins
+from cxr.raw.archives import Tree
 from cxr.sources import READERS, Found
 from tests.acquire.place import ROOT, zipped
 from tests.loopback_server import Fault, Served

@@ -5,9 +5,9 @@ from collections import deque
 
 import pytest
 
-from cxr import download
 from cxr.errors import SourceError
 from cxr.params import RemoteFile
+from cxr.raw import download
 from tests.acquire.place import sha256, zipped
 from tests.loopback_server import Fault, Served
 

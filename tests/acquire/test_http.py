@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cxr import download
 from cxr.errors import SourceError
+from cxr.raw import download
 from tests.acquire.place import ROOT, Place, sha256, zipped
 from tests.loopback_server import Fault, Loopback, Served
 

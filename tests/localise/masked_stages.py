@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from cxr.labels import TASKS
 from cxr.params import IngestParams, Params, PublishedSource
+from cxr.tasks import TASKS
 from stages.assemble import assemble
 from stages.ingest.stream import ingest
 from tests.tiny_repository import tiny_params

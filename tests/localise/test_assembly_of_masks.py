@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from checks.suites import failures
+from cxr.dataset.manifest import MANIFEST_COLUMNS, read_table
 from cxr.errors import CxrError, ParamsError
-from cxr.labels import TASKS
-from cxr.manifest import MANIFEST_COLUMNS, read_table
 from cxr.params import load_params
+from cxr.tasks import TASKS
 from stages.validate.manifest import validate_manifest
 from stages.validate.records import validate_records
-from stages.validate.suites import failures
 from tests.localise.masked_stages import assembled, settings
 from tests.masked_source import PATIENTS
 from tests.test_params import changed

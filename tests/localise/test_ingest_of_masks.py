@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.archives import Tree
-from cxr.manifest import RECORD_COLUMNS, read_table
+from cxr.dataset.manifest import RECORD_COLUMNS, read_table
+from cxr.dataset.store import read_images, read_masks
 from cxr.params import PublishedSource, TableSource, load_params
+from cxr.raw.archives import Tree
 from cxr.sources import READERS, SetAside
-from cxr.store import read_images, read_masks
 from stages.ingest.stream import ingest
 from tests.image_files import dicom, png
 from tests.localise.masked_stages import COVID, INGEST, run

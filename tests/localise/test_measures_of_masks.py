@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from cxr import metrics
 from cxr.errors import CxrError
-from cxr.inference import Release
-from cxr.model_card import card, to_markdown
+from cxr.evaluation import metrics
+from cxr.evaluation.model_card import card, to_markdown
 from cxr.params import GateRule
+from cxr.release.model import Release
 from stages.gate import judge
 from tests.release_fixture import build_region_release
 

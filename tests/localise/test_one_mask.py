@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from cxr.errors import ImageError
-from cxr.images import load_radiograph
-from cxr.masks import mask_from_boxes, mask_from_file
 from cxr.params import load_params
+from cxr.pixels.masks import mask_from_boxes, mask_from_file
+from cxr.pixels.radiograph import load_radiograph
 from tests.image_files import dicom, jpeg, png
 from tests.masked_source import film
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr import metrics
-from cxr.labels import TASKS
+from cxr.evaluation import metrics
+from cxr.tasks import TASKS
 from tests.image_files import png
 from tests.live_service import serve
 from tests.masked_source import film
@@ -63,7 +63,7 @@ def test_a_classifier_says_nothing_of_masks(live):
 
 
 def test_the_monitor_reads_answers_of_a_region(region_service):
-    from cxr.drift import log_table
+    from cxr.release.drift import log_table
 
     rows = [
         {"descriptors": {}, "probabilities": {"Background": 0.6, "Lungs": 0.4}, "model_version": "a", "request_id": "1"}

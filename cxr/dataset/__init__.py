@@ -1,0 +1,1 @@
+"""From records to the manifest: labels, copies, splits, balance, and the shards that hold the pixels."""

@@ -1,0 +1,1 @@
+"""Measures of a model, their plots, and the card that tells them."""

@@ -1,0 +1,141 @@
+"""The model card: what was trained on what, how well it does where, and what it is not for, in Markdown and JSON.
+
+Mitchell M et al., Model Cards for Model Reporting, FAT* 2019.
+"""
+
+from cxr.pixels.canonical import in_words
+from cxr.release.model import ReleaseFacts
+from cxr.tasks import TASKS
+
+LIMITS = (
+    "Research use only: no medical device, not for diagnosis.",
+    "Frontal (PA or AP) chest radiographs only; a lateral view or another body part gets an answer that means nothing.",
+)
+LIMITS_OF_CLASSES = (
+    "A class that comes from one source can be told by that source's look; compare the measures by source before "
+    "believing the overall ones.",
+    "Probabilities hold for the class shares of the test split; where a class is rarer, they are too high for it.",
+)
+LIMITS_OF_REGIONS = (
+    "A mask is as good as those it was trained on, and follows their convention: whether the heart's shadow belongs to "
+    "the lungs, or how wide a box around an opacity is.",
+    "The share of the image is of the square that the model reads, and no measure of volume or of severity.",
+)
+
+
+def card(
+    facts: ReleaseFacts, training: dict, assembly: dict, validations: list[dict], metrics: dict, gate: dict
+) -> dict:
+    """The card as plain values, from the facts of the release and the reports of the stages before it."""
+    size = facts.pixels.size
+    return {
+        "name": "chest-xray",
+        "version": facts.version,
+        "task": facts.task,
+        "classes": facts.classes,
+        "input": f"one uint8 image (n, {size}, {size}, 1), bone bright: {in_words(facts.pixels)}",
+        "outputs": ["probabilities", "embedding", "heatmap"],
+        "operating_points": facts.operating_points,
+        "training": training,
+        "data": {source: part["used"] for source, part in assembly["sources"].items()},
+        "data_warnings": [e["sentence"] for v in validations for e in v["expectations"] if not e["success"]],
+        "metrics": metrics["slices"],
+        "gate": [rule["sentence"] for rule in gate["rules"]],
+        "limits": [*LIMITS, *(LIMITS_OF_REGIONS if TASKS[facts.task].localises else LIMITS_OF_CLASSES)],
+    }
+
+
+def to_markdown(values: dict) -> str:
+    """The card for a person."""
+    classes = values["classes"]
+    regions = TASKS[values["task"]].localises
+    lines = [
+        f"# Model card: {values['name']} {values['version']}",
+        "",
+        f"Task `{values['task']}`: {', '.join(classes)}. **Not for diagnosis.**",
+        "",
+        f"- Input: {values['input']}",
+        f"- Outputs: {', '.join(values['outputs'])}",
+        f"- Network: {values['training']['model']}, {values['training']['parameters']:,} parameters, "
+        f"{values['training']['epochs_run']} epochs, seed {values['training']['seed']}",
+        f"- Operating points ({'of a pixel' if regions else 'chosen on val'}): "
+        + ", ".join(f"{name} ≥ {threshold:.3f}" for name, threshold in values["operating_points"].items()),
+        "",
+        "## Data",
+        "",
+        "| source | split | " + " | ".join(classes) + " |",
+        "| --- | --- |" + " ---: |" * len(classes),
+        *(
+            f"| {source} | {split} | " + " | ".join(str(counts[name]) for name in classes) + " |"
+            for source, splits in values["data"].items()
+            for split, counts in splits.items()
+        ),
+        "",
+        *(f"- Warning: {sentence}" for sentence in values["data_warnings"]),
+        "",
+        "## Measures on the test split",
+        "",
+        "Intervals are 95 %, by bootstrap over patients.",
+        "",
+        *(_measures_of_regions(values["metrics"]) if regions else _measures_of_classes(values["metrics"])),
+        "",
+        "## Gate",
+        "",
+        *(f"- {sentence}" for sentence in values["gate"]),
+        "",
+        "## Limits",
+        "",
+        *(f"- {sentence}" for sentence in values["limits"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _measures_of_classes(slices: dict) -> list[str]:
+    shown = ("precision", "recall", "f1", "sensitivity", "specificity", "auroc", "auprc")
+    return [
+        "| slice | images | accuracy | balanced accuracy | AUROC | ECE |",
+        "| --- | ---: | --- | --- | --- | ---: |",
+        *(
+            f"{_row(name, measured, ('accuracy', 'balanced_accuracy', 'auroc_macro'))} {_text(measured['ece'])} |"
+            for name, measured in slices.items()
+        ),
+        "",
+        "| class (test) | images | precision | recall | F1 | sensitivity | specificity | AUROC | AUPRC |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {name} | {c['n']} | {' | '.join(_text(c[k]) for k in shown)} |"
+            for name, c in slices["test"]["classes"].items()
+        ),
+        "",
+        "Precision, recall and F1 are of the most probable class, sensitivity and specificity at the operating point.",
+    ]
+
+
+def _measures_of_regions(slices: dict) -> list[str]:
+    return [
+        "| slice | images | Dice | mean IoU |",
+        "| --- | ---: | --- | --- |",
+        *(_row(name, measured, ("dice", "mean_iou")) for name, measured in slices.items()),
+        "",
+        "| images of (test) | images | Dice | mean IoU |",
+        "| --- | ---: | ---: | ---: |",
+        *(
+            f"| {name} | {c['n']} | {_text(c['dice'])} | {_text(c['mean_iou'])} |"
+            for name, c in slices["test"]["classes"].items()
+        ),
+        "",
+        "Means over images; where nothing is to be found and nothing is found, both are 1.",
+    ]
+
+
+def _row(name: str, measured: dict, shown: tuple[str, ...]) -> str:
+    def with_interval(key: str) -> str:
+        interval = measured["interval_95"].get(key)
+        return _text(measured[key]) + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+    return f"| {name} | {measured['n']} | {' | '.join(map(with_interval, shown))} |"
+
+
+def _text(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
