@@ -1,16 +1,20 @@
 # Two targets set everything up: `make repro` runs the pipeline, `make test` the tests.
+# Everyday: `make test-fast`, two minutes.
 PYTHON ?= python3
 PORT ?= 3000
 PREFECT_PORT ?= 4200
 # a machine with an NVIDIA driver gets TensorFlow with CUDA, every other one the CPU build
-REQUIREMENTS ?= requirements/$(if $(shell command -v nvidia-smi),gpu,all).txt
+REQUIREMENTS ?= requirements/$(if $(shell command -v nvidia-smi),gpu,run).txt
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
+# uv leaves compiling to the first import: unsaved, every process would compile TensorFlow anew (7 s)
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: repro test lint serve flows lock
+.PHONY: repro test test-fast lint serve flows lock
 READY := .venv/.ready
+TEST_READY := .venv/.test-ready
 
 repro: $(READY)
 	dvc repro
@@ -24,10 +28,11 @@ repro: $(READY)
 	  'Serve it  make serve PORT=$(PORT), then open http://127.0.0.1:$(PORT)'
 
 # two files of tests at a time: most of a test's time is imports and other processes
-test: $(READY)
-	pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(TEST_READY)
+	$(PYTEST)
 
-lint: $(READY)
+lint: $(TEST_READY)
 	ruff check .
 	ruff format --check .
 	pyright
@@ -40,18 +45,24 @@ flows: $(READY)
 	python -m flows.serve --port $(PREFECT_PORT)
 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
-# what is served and what runs on a GPU has the versions that are tested
+# what is served, tested and run on a GPU has the versions of run.txt
 lock: $(READY)
-	$(COMPILE) pyproject.toml --group all -o requirements/all.txt
-	$(COMPILE) pyproject.toml --group serve -c requirements/all.txt -o requirements/serve.txt
-	$(COMPILE) pyproject.toml --group gpu -c requirements/all.txt -o requirements/gpu.txt
-	$(COMPILE) pyproject.toml --group jax -c requirements/all.txt -o requirements/jax.txt
+	$(COMPILE) pyproject.toml --group uv -o requirements/uv.txt
+	$(COMPILE) pyproject.toml --group run -o requirements/run.txt
+	for name in test serve gpu jax; do \
+	  $(COMPILE) pyproject.toml --group $$name -c requirements/run.txt -o requirements/$$name.txt || exit; done
 
-# everything is pinned, so pip needs no resolver; quiet.pth turns usage reports off for every command run from here
-$(READY): $(REQUIREMENTS) requirements/quiet.pth
+# everything is pinned, so no resolver is needed; quiet.pth turns usage reports off for every command run from here
+INSTALL := install --quiet --no-deps --require-hashes -r
+$(READY): requirements/uv.txt $(REQUIREMENTS) requirements/quiet.pth
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else \
 	  f"error: {sys.executable} is Python {v[0]}.{v[1]}; 3.11 to 3.13 is needed: make PYTHON=python3.11 ...")'
-	test -d .venv || $(PYTHON) -m venv .venv
-	python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS)
+	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	pip --disable-pip-version-check $(INSTALL) requirements/uv.txt
+	uv pip $(INSTALL) $(REQUIREMENTS)
 	cp requirements/quiet.pth "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	touch $@
+
+$(TEST_READY): $(READY) requirements/test.txt
+	uv pip $(INSTALL) requirements/test.txt
 	touch $@
