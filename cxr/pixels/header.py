@@ -9,6 +9,7 @@ from PIL import Image
 
 from cxr.errors import ImageError
 from cxr.pixels.dicom import is_dicom, read_dicom_size
+from cxr.pixels.stated import NOTHING, Stated
 
 EXIF_ORIENTATION = 274
 
@@ -28,12 +29,13 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before a pixel is decoded: pixels and bits per sample."""
+    """What a file says of itself before a pixel is decoded: pixels, bits per sample, and what is `stated` of the film."""
 
     format: Literal["PNG", "JPEG", "DICOM"]
     width: int
     height: int
     bits: int
+    stated: Stated = NOTHING
 
 
 def accepted_header(data: bytes, max_megapixels: float) -> Header:

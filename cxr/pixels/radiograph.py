@@ -10,6 +10,7 @@ from cxr.pixels.dicom import decode_dicom
 from cxr.pixels.header import accepted_header
 from cxr.pixels.raster import decode_raster
 from cxr.pixels.resize import halve
+from cxr.pixels.stated import NOTHING, Stated
 from cxr.pixels.thumbs import to_thumb
 
 
@@ -19,7 +20,7 @@ class Radiograph:
 
     `image`: the canonical square, uint8 (size, size). `thumb`: the whole image before any standardisation, stretched to
     uint8 (64, 64). `width`, `height`, `bits`: of the file. `places`: the file's row and column, in its pixels, at the
-    centre of each row and each column of the square, see `cxr.pixels.canonical.places`.
+    centre of each row and each column of the square, see `cxr.pixels.canonical.places`. `stated`: what its header says.
     """
 
     image: np.ndarray
@@ -28,6 +29,7 @@ class Radiograph:
     height: int
     bits: int
     places: tuple[np.ndarray, np.ndarray]
+    stated: Stated = NOTHING
 
 
 def load_radiograph(data: bytes, params: PixelParams) -> Radiograph:
@@ -53,4 +55,5 @@ def load_radiograph(data: bytes, params: PixelParams) -> Radiograph:
         height=header.height,
         bits=header.bits,
         places=(top + rows * height / pixels.shape[0], left + columns * width / pixels.shape[1]),
+        stated=header.stated,
     )

@@ -14,9 +14,8 @@ import numpy as np
 
 from cxr.errors import ImageError
 from cxr.params import PixelParams
-from cxr.pixels.content import recognise
-from cxr.pixels.descriptors import describe
 from cxr.pixels.dicom import silence
+from cxr.pixels.examine import look
 from cxr.pixels.masks import mask_from_boxes, mask_from_file
 from cxr.pixels.radiograph import Radiograph, load_radiograph
 from cxr.pixels.thumbs import perceptual_hash
@@ -72,7 +71,7 @@ def decode_batch(batch: list[Job]) -> list[Decoded]:
     """Runs in a worker."""
     loaded = [load(job) for job in batch]
     # after the last file of the batch: between decoders, which empty the processor's cache, it takes twice the time
-    return [examine(key, *it) if isinstance(it, tuple) else Decoded(key, it) for key, it in loaded]
+    return [told(key, *it) if isinstance(it, tuple) else Decoded(key, it) for key, it in loaded]
 
 
 def load(job: Job) -> "tuple[Key, tuple[Radiograph, np.ndarray | str | None] | dict | None]":
@@ -110,16 +109,16 @@ def key_of(data: bytes, drawn: bytes | None) -> "Key":
     return hashlib.sha256(data).hexdigest(), None if drawn is None else hashlib.sha256(drawn).hexdigest()
 
 
-def examine(key: "Key", radiograph: Radiograph, mask: np.ndarray | str | None) -> Decoded:
-    content = recognise(radiograph.thumb)
+def told(key: "Key", radiograph: Radiograph, mask: np.ndarray | str | None) -> Decoded:
+    film = look(radiograph)
     facts = {
         "width": radiograph.width,
         "height": radiograph.height,
         "bits": radiograph.bits,
         "phash": perceptual_hash(radiograph.thumb),
-        "content_score": content.score,
-        "content_reason": content.reason or None,
-        **describe(radiograph),
+        "content_score": film.content.score,
+        "content_reason": film.content.reason or None,
+        **film.descriptors,
     }
     if isinstance(mask, str):
         return Decoded(key, facts | {"mask_fault": mask}, radiograph.image, radiograph.thumb)
