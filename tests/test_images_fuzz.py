@@ -229,5 +229,5 @@ def test_bombs_take_little_time_and_memory(tmp_path: Path) -> None:
 
 def test_more_pixels_than_the_header_says_are_refused() -> None:
     data = dicom(draw(120, 80)).replace(b"\x28\x00\x10\x00US\x02\x00\x78", b"\x28\x00\x10\x00US\x02\x00\x28")
-    with pytest.raises(ImageError, match="not one grey image"):
+    with pytest.raises(ImageError, match="40 rows of 80 columns take 3200 bytes, the pixel data holds 9600"):
         load_radiograph(data, PARAMS)

@@ -1,21 +1,24 @@
 """DICOM as a radiologist sees it: from the bytes of one file to grey levels, bone bright, and the tags of its header.
 
 Stored values pass the header's modality transform (rescale or LUT) and its first VOI LUT or window, and MONOCHROME1 is
-inverted (PS3.3, C.7.6.3.1.2, C.11.1 and C.11.2). All of it happens in a table of the 256 or 65,536 values that fit
-into a pixel's bits; the pixels are looked up once. What a header says of its patient stays out of every error.
+inverted (PS3.3, C.7.6.3.1.2, C.11.1, C.11.2 and C.11.6). All of it happens in a table of the 256 or 65,536 values that
+fit into a pixel's bits; the pixels are looked up once. Grey that was stored as colour is shown as it is. What a header
+says of its patient stays out of every error.
 """
 
 import logging
+import math
 import struct
 import warnings
 from io import BytesIO
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 import pydicom
 from pydicom import Dataset, uid
 from pydicom.encaps import get_frame
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from cxr.errors import ImageError
 
@@ -24,15 +27,52 @@ PIXEL_TAGS = (
     "PixelRepresentation",
 )  # fmt: skip
 DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"  # inflates up to 1029:1 before anything can be checked
+MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+SHAPES = {"INVERSE": "MONOCHROME1", "IDENTITY": "MONOCHROME2"}  # each with what it belongs to
+IN_COLOUR = "the DICOM image is in colour; photometric interpretation MONOCHROME1 or 2, or grey as RGB, is expected"
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")  # as which grey films are stored, too
+NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
+GREY_STEPS = 64  # the grey of a colour image may differ between its channels by one in so many: no eye tells it
+FIRST_ELEMENT_BYTES = 1024  # the most that one of the first elements of a header may hold
+MAX_FIRST_NUMBER = 0x3010  # of such an element; higher ones are private
 MAX_CLIPPED = 0.95  # a window that turns more of the pixels black or white belongs to another version of the image
 
 
 def is_dicom(start: bytes) -> bool:
-    """Whether a file that starts with these 132 bytes or more is DICOM; its name does not tell."""
-    return start[128:132] == b"DICM"
+    """Whether a file that starts with these 132 bytes or more is DICOM; its name does not tell.
+
+    Some archives write a file without its preamble, or as the bare data set: it then begins with an element of the
+    groups 0002 or 0008, and another follows, or these bytes end before it does.
+    """
+    if start[128:132] == b"DICM":
+        return True
+    first = _element(start, 0)
+    if first is None or first[0] not in (0x0002, 0x0008):
+        return False
+    group, number, end = first
+    if end >= len(start):
+        return True
+    second = _element(start, end)
+    return second is not None and (group, number) < second[:2]
+
+
+def _element(start: bytes, place: int) -> tuple[int, int, int] | None:
+    """Group, number and end of the little endian element at `place`, explicit or implicit; None where it is none."""
+    if place + 8 > len(start):
+        return (0xFFFF, 0xFFFF, len(start)) if place else None  # nothing speaks against it
+    group, number, kind, length = struct.unpack_from("<HH2sH", start, place)
+    word, header = kind.decode("latin-1"), 8
+    if word in EXPLICIT_VR_LENGTH_32:
+        header = 12
+        (length,) = struct.unpack_from("<I", start.ljust(place + 12, b"\0"), place + 8)
+    elif word not in EXPLICIT_VR_LENGTH_16:  # implicit
+        (length,) = struct.unpack_from("<I", start, place + 4)
+    if number > MAX_FIRST_NUMBER or length % 2 or length > FIRST_ELEMENT_BYTES:
+        return None
+    return group, number, place + header + length
 
 
 def silence() -> None:
@@ -47,13 +87,17 @@ def silence() -> None:
 
 def read_tags(file: BinaryIO, tags: list[str]) -> Dataset:
     """The elements `tags` of a header; pixels are not read. Raises ImageError for a header that cannot be read."""
+    return _read(file, stop_before_pixels=True, specific_tags=tags)
+
+
+def _read(file: BinaryIO, **how: Any) -> Dataset:
     if DEFLATED_SYNTAX in file.read(4096):
         raise ImageError("DICOM with the deflated transfer syntax is refused; send it uncompressed or as JPEG")
     file.seek(0)
     try:
-        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
-    except Exception as error:  # pydicom raises many types on malformed data, and quotes it
-        raise ImageError(f"the DICOM header cannot be read ({type(error).__name__})") from None
+        return pydicom.dcmread(file, force=True, **how)
+    except Exception:  # pydicom raises many types on malformed data, and quotes it
+        raise ImageError("the DICOM header cannot be read: it is damaged or cut off") from None
 
 
 def text_of(dataset: Dataset, tag: str) -> str:
@@ -65,47 +109,94 @@ def text_of(dataset: Dataset, tag: str) -> str:
     return "" if value is None else str(value).strip()
 
 
-def read_dicom_size(data: bytes) -> tuple[int, int, int]:
-    """Width, height and bits per sample that the header claims.
+def read_dicom(data: bytes) -> Dataset:
+    """The elements of a file, whose pixels are not decoded.
 
-    Raises ImageError for what is no single grey image of 1 to 16 bits meant to be looked at.
+    Raises ImageError for what is no single image of 1 to 16 bits meant to be looked at. Colour passes: it may be grey.
     """
-    dataset = read_tags(BytesIO(data), [*PIXEL_TAGS, "NumberOfFrames", "PresentationIntentType"])
+    dataset = _read(BytesIO(data))
     lacking = next((tag for tag in PIXEL_TAGS if not text_of(dataset, tag)), None)
     if lacking:
         raise ImageError(f"the DICOM header describes no image: it lacks {lacking}")
     frames = text_of(dataset, "NumberOfFrames") or "1"
     if frames != "1":
         raise ImageError(f"the DICOM file holds {frames if frames.isdecimal() else 'several'} frames; one is expected")
-    if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2") or dataset.SamplesPerPixel != 1:
-        raise ImageError("the DICOM image is in colour; photometric interpretation MONOCHROME1 or 2 is expected")
+    samples = 3 if dataset.PhotometricInterpretation in COLOUR else 1
+    if dataset.PhotometricInterpretation not in (*MONOCHROME, *COLOUR) or dataset.SamplesPerPixel != samples:
+        raise ImageError(IN_COLOUR)
     numbers = [dataset[tag].value for tag in PIXEL_TAGS if tag != "PhotometricInterpretation"]
     if not all(isinstance(number, int) for number in numbers):
-        raise ImageError("the DICOM header cannot be read (a size or depth is no number)")
+        raise ImageError("the DICOM header cannot be read: a size or depth is no number")
     allocated, stored, high = dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit
     if allocated not in (8, 16) or not 1 <= stored <= high + 1 <= allocated or dataset.PixelRepresentation > 1:
         raise ImageError(f"DICOM pixels of {stored} bits in {allocated}, the highest {high}; 8 or 16 are expected")
     if text_of(dataset, "PresentationIntentType") == "FOR PROCESSING":
         raise ImageError("the DICOM image is raw detector data (FOR PROCESSING), not the radiograph that is read")
-    return dataset.Columns, dataset.Rows, stored
+    return dataset
 
 
-def decode_dicom(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-    """uint8 (height, width), 0 to 255, of a file that `read_dicom_size` accepted; padded borders are cut off.
+def decode_dicom(dataset: Dataset) -> tuple[np.ndarray, tuple[int, int]]:
+    """uint8 (height, width), 0 to 255, of a file that `read_dicom` accepted; padded borders are cut off.
 
     With it comes the row and column of the file at which it begins.
 
     A window is taken as 0 to 255 whatever the pixels are; without a VOI transform, or with one that leaves hardly a
     grey level, up to 8 bits are taken as they are and more are stretched over the values that occur.
-    Raises ImageError where pixels cannot be decoded or are not those that the header describes.
+    Raises ImageError where pixels cannot be decoded or are not those that the header describes, and for colour.
     """
     try:
-        dataset = pydicom.dcmread(BytesIO(data))
-        return _to_grey(dataset, stored_pixels(dataset))
+        pixels = stored_pixels(dataset)
     except ImageError:
         raise
-    except Exception as error:  # codecs and pydicom raise many types on malformed data, and quote it
-        raise ImageError(f"the DICOM pixel data cannot be decoded ({type(error).__name__})") from None
+    except Exception:  # codecs and pydicom raise many types on malformed data, and quote it
+        raise ImageError("the DICOM pixel data cannot be decoded: it is damaged, or not what its header says") from None
+    try:
+        return (_grey_of_colour(dataset, pixels), (0, 0)) if pixels.ndim == 3 else _to_grey(dataset, pixels)
+    except ImageError:
+        raise
+    except Exception:  # pydicom converts on access; malformed values raise many types
+        raise ImageError(
+            "the DICOM image cannot be shown: a window, rescale or table of its header cannot be read"
+        ) from None
+
+
+def is_inverse(dataset: Dataset) -> bool:
+    """Whether low values are bright: as PresentationLUTShape says, and where it says nothing, for MONOCHROME1.
+
+    The standard allows INVERSE with MONOCHROME1 and IDENTITY with MONOCHROME2 alone (PS3.3, C.8.11.3). Devices write
+    the other pairs all the same, and viewers differ: dcm4che follows the shape, as is done here.
+    """
+    shape = text_of(dataset, "PresentationLUTShape").upper()
+    return shape == "INVERSE" if shape in SHAPES else dataset.PhotometricInterpretation == "MONOCHROME1"
+
+
+def shape_against_photometric(dataset: Dataset) -> str | None:
+    """How PresentationLUTShape and PhotometricInterpretation contradict each other, and which was followed; or None."""
+    shape, photometric = (
+        text_of(dataset, tag).upper() for tag in ("PresentationLUTShape", "PhotometricInterpretation")
+    )
+    if SHAPES.get(shape, photometric) == photometric or photometric not in MONOCHROME:
+        return None
+    return f"PresentationLUTShape is {shape} with {photometric}, which DICOM forbids; the shape was followed"
+
+
+def _grey_of_colour(dataset: Dataset, pixels: np.ndarray) -> np.ndarray:
+    """uint8 (height, width) of an image whose three channels (height, width, 3) hold one grey. Raises ImageError.
+
+    Windows are for MONOCHROME alone and are left out, though many programs write them. Codecs give luma and chroma or
+    the three colours, whichever the header says, so that both are tried on compressed pixels.
+    """
+    most = (1 << dataset.BitsStored) - 1
+    first, *others = cv2.split(pixels)
+    grey_as_rgb, grey_as_luma = first, np.full_like(first, (most + 1) // 2)
+    expected = [grey_as_rgb] if dataset.PhotometricInterpretation == "RGB" else [grey_as_luma]
+    if dataset["PixelData"].is_undefined_length:
+        expected = [grey_as_rgb, grey_as_luma]
+    for level in expected:
+        if all(cv2.absdiff(other, level).max() <= most // GREY_STEPS for other in others):
+            contents = np.arange(np.iinfo(first.dtype).max + 1)
+            return cv2.LUT(first, np.uint8(np.minimum(contents, most) * 255 // most))
+    raise ImageError(IN_COLOUR)
 
 
 def _to_grey(dataset: Dataset, pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
@@ -122,7 +213,7 @@ def _to_grey(dataset: Dataset, pixels: np.ndarray) -> tuple[np.ndarray, tuple[in
         ends = values if dataset.BitsStored <= 8 else values[used]
         low, high = ends.min(), ends.max()
         grey = np.round(np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
+    if is_inverse(dataset):
         grey = 255 - grey
     grey[padding] = 0
     rendered = cv2.LUT(pixels, grey)
@@ -227,19 +318,39 @@ def _without_padded_border(
 
 
 def stored_pixels(dataset: Dataset) -> np.ndarray:
-    """uint8 or uint16 (rows, columns): the allocated bits as they lie in the file. Raises ImageError."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    shape = dataset.Rows, dataset.Columns
-    if syntax.is_encapsulated:
+    """uint8 or uint16 (rows, columns) or (rows, columns, 3): the allocated bits as they lie in the file.
+
+    Raises ImageError.
+    """
+    if "PixelData" not in dataset:
+        raise ImageError("the DICOM file holds no pixel data")
+    shape = (dataset.Rows, dataset.Columns) + (3,) * (dataset.SamplesPerPixel == 3)
+    syntax = dataset.file_meta.get("TransferSyntaxUID", uid.UID(""))
+    if dataset["PixelData"].is_undefined_length:
         pixels = _decompress(get_frame(dataset.PixelData, 0, number_of_frames=1), syntax, dataset)
     else:
-        dataset.pixel_array_options(correct_unused_bits=False)
+        _check_length(dataset)
+        if syntax not in NATIVE:  # absent, or another's than that of these pixels
+            implicit, little = dataset.original_encoding
+            dataset.file_meta.TransferSyntaxUID = NATIVE[0 if implicit else 1 if little else 2]
+        dataset.pixel_array_options(correct_unused_bits=False, raw=True)
         pixels = dataset.pixel_array
     bytes_each = dataset.BitsAllocated // 8
     if pixels.shape != shape or pixels.dtype.itemsize > bytes_each:
-        raise ImageError(f"the DICOM pixel data of shape {pixels.shape} is not one grey image as its header says")
+        raise ImageError(f"the DICOM pixel data of shape {pixels.shape} is not one image as its header says")
     whole = np.ascontiguousarray(pixels, f"={pixels.dtype.kind}{bytes_each}")
     return whole.view(f"=u{bytes_each}")
+
+
+def _check_length(dataset: Dataset) -> None:
+    samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else dataset.SamplesPerPixel
+    needed = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
+    found = len(dataset.PixelData)
+    if not needed <= found <= needed + max(needed // dataset.Rows, 1):  # up to a row may be padding
+        raise ImageError(
+            f"the DICOM header's {dataset.Rows} rows of {dataset.Columns} columns take {needed} bytes, the pixel data "
+            f"holds {found}; the file is cut off or its header is wrong"
+        )
 
 
 def _decompress(frame: bytes, syntax: uid.UID, dataset: Dataset) -> np.ndarray:
@@ -248,19 +359,27 @@ def _decompress(frame: bytes, syntax: uid.UID, dataset: Dataset) -> np.ndarray:
     shape = dataset.Rows, dataset.Columns
     if syntax == uid.RLELossless:
         dtype = np.dtype(f"<u{dataset.BitsAllocated // 8}")
-        whole = bytearray(shape[0] * shape[1] * dtype.itemsize)
-        pixels = imagecodecs.dicomrle_decode(frame, dtype=dtype, out=whole)
-        return np.frombuffer(pixels, dtype).reshape(shape)
+        planes = (3, *shape) if dataset.SamplesPerPixel == 3 else shape
+        whole = bytearray(math.prod(planes) * dtype.itemsize)
+        pixels = np.frombuffer(imagecodecs.dicomrle_decode(frame, dtype=dtype, out=whole), dtype).reshape(planes)
+        return np.moveaxis(pixels, 0, 2) if pixels.ndim == 3 else pixels
     if syntax not in (*JPEG, *JPEG_LS, *JPEG_2000):
         raise ImageError("the DICOM transfer syntax is not supported; send JPEG, JPEG-LS, JPEG 2000, RLE or raw")
     if not frame.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
         raise ImageError("the compressed DICOM pixel data is truncated")
     size = _siz(frame) if syntax in JPEG_2000 else _sof(frame)
     if size != shape:  # before a decoder believes it: 65,535 x 65,535 pixels are 8 GB
-        raise ImageError("the compressed DICOM pixel data is not of the size that its header says")
+        raise ImageError(
+            f"the compressed DICOM pixel data, {size[0]} rows of {size[1]} columns, is not of the size that its header "
+            f"says, {shape[0]} rows of {shape[1]} columns"
+        )
     if syntax in JPEG_2000:
         return imagecodecs.jpeg2k_decode(frame)
-    return imagecodecs.jpegls_decode(frame) if syntax in JPEG_LS else imagecodecs.jpeg8_decode(frame)
+    if syntax in JPEG_LS:
+        return imagecodecs.jpegls_decode(frame)
+    # the components as they are: which colours they mean is often written wrongly, and the decoder would guess
+    colours = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"} if dataset.SamplesPerPixel == 3 else {}
+    return imagecodecs.jpeg8_decode(frame, **colours)
 
 
 def _siz(frame: bytes) -> tuple[int, int]:

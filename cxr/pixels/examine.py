@@ -10,6 +10,8 @@ from cxr.pixels.stated import Note, Stated
 
 __all__ = ["Film", "Note", "Stated", "examine", "look"]
 
+MAX_ASPECT = 4  # times as wide as high; the flattest crops among published films are 3.4
+
 
 @dataclass(frozen=True)
 class Film:
@@ -47,4 +49,7 @@ def examine(data: bytes, params: PixelParams) -> Film:
 
 def look(radiograph: Radiograph) -> Film:
     """The second half of `examine`, for those who decode many files before they look at any."""
-    return Film(radiograph, recognise(radiograph.thumb), describe(radiograph))
+    content = recognise(radiograph.thumb)  # on a thumb, whose shape is always the same
+    if not 1 / MAX_ASPECT <= radiograph.width / radiograph.height <= MAX_ASPECT:
+        content = Content(0.0, "a strip, far from the shape of a film")
+    return Film(radiograph, content, describe(radiograph))

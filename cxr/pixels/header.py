@@ -1,15 +1,16 @@
 """What a file says of itself before a pixel is decoded: its format, its size and its depth."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Literal
 
 from PIL import Image
+from pydicom import Dataset
 
 from cxr.errors import ImageError
-from cxr.pixels.dicom import is_dicom, read_dicom_size
-from cxr.pixels.stated import NOTHING, Stated
+from cxr.pixels.dicom import is_dicom, read_dicom
+from cxr.pixels.stated import NOTHING, Stated, read_stated
 
 EXIF_ORIENTATION = 274
 
@@ -29,13 +30,17 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before a pixel is decoded: pixels, bits per sample, and what is `stated` of the film."""
+    """What a file says of itself before a pixel is decoded: pixels and bits per sample, and of its film (`stated`).
+
+    `dicom`: its elements, to decode the pixels from without reading them once more.
+    """
 
     format: Literal["PNG", "JPEG", "DICOM"]
     width: int
     height: int
     bits: int
     stated: Stated = NOTHING
+    dicom: Dataset | None = field(default=None, compare=False, repr=False)
 
 
 def accepted_header(data: bytes, max_megapixels: float) -> Header:
@@ -51,7 +56,8 @@ def accepted_header(data: bytes, max_megapixels: float) -> Header:
 def read_header(data: bytes) -> Header:
     """Read format, size and depth without decoding. Raises ImageError for an unknown or broken header."""
     if is_dicom(data):
-        return Header("DICOM", *read_dicom_size(data))
+        dicom = read_dicom(data)
+        return Header("DICOM", dicom.Columns, dicom.Rows, dicom.BitsStored, read_stated(dicom), dicom)
     if data.startswith(PNG_START):
         return _read_png_header(data)
     try:

@@ -39,8 +39,8 @@ def load_radiograph(data: bytes, params: PixelParams) -> Radiograph:
     `params.max_megapixels`. Memory stays within a few bytes a pixel, whatever the file claims.
     """
     header = accepted_header(data, params.max_megapixels)
-    if header.format == "DICOM":
-        pixels, (top, left) = decode_dicom(data)
+    if header.dicom is not None:
+        pixels, (top, left) = decode_dicom(header.dicom)
         height, width = pixels.shape
     else:
         pixels, (top, left) = decode_raster(data, header, params.size), (0, 0)
