@@ -60,7 +60,12 @@ def service_environment(folder: Path, outside: ConnectionCounter, **extra: str) 
 
 @contextmanager
 def serve(
-    folder: Path, target: str = "service:ChestXray", cwd: Path = ROOT, seconds: float = 30, **extra: str
+    folder: Path,
+    target: str = "service:ChestXray",
+    cwd: Path = ROOT,
+    seconds: float = 90,
+    bentoml: Path = BENTOML,
+    **extra: str,
 ) -> Iterator[LiveService]:
     """Run `bentoml serve target` in `cwd` with the environment `extra` until the block ends; its files in `folder`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -69,7 +74,7 @@ def serve(
     environment = service_environment(folder, outside, **({"CXR_PREDICTION_LOG": f"sqlite:///{log}"} | extra))
     with output.open("w") as stream:
         process = subprocess.Popen(
-            [BENTOML, "serve", target, "--port", str(port)],
+            [bentoml, "serve", target, "--port", str(port)],
             cwd=cwd, env=environment, stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"

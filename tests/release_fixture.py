@@ -1,8 +1,6 @@
 """Real releases, small enough to build in a test: a two-convolution OpenVINO model with random weights, and one that
 finds a region by a threshold."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,31 +8,49 @@ import openvino as ov
 from openvino import opset15 as op
 
 from cxr.params import load_params
-from cxr.release.model import OUTPUTS, OpenVinoModel, ReleaseFacts, facts_as_json, release_version, self_test_image
+from cxr.release.facts import ReleaseFacts, TrainAges, write_facts
+from cxr.release.model import OUTPUTS, OpenVinoModel, self_test_image
 from cxr.tasks import TaskName
 
 CLASSES = ["Normal", "Pneumonia", "COVID-19"]
 
 
 WHOLE = {"square": "letterbox", "crop": "none", "margin": 0.0, "grey": "none", "reencode": 0}
+ADULTS = TrainAges(images=100, stated=40, youngest=18, oldest=90)
 
 
-def build_release(folder: Path, size: int = 64, seed: int = 0, **pixels: object) -> Path:
+def build_release(
+    folder: Path,
+    size: int = 64,
+    seed: int = 0,
+    min_content_score: float = 0,
+    train_ages: TrainAges = ADULTS,
+    **pixels: object,
+) -> Path:
     """Write `model.xml`, `model.bin` and `release.json` into `folder`, as `package` does, and return it.
 
-    The model reads the whole file but for what `pixels` says.
+    The model reads the whole file but for what `pixels` says. It refuses nothing by its look unless told to: what tests
+    draw in a line or two looks like no chest.
     """
     points = {"Normal": 0.5, "Pneumonia": 0.35, "COVID-19": 0.25}
-    return _write(folder, _model(size, np.random.default_rng(seed)), "covid", points, size, pixels)
+    model = _model(size, np.random.default_rng(seed))
+    return _write(folder, model, "covid", points, size, pixels, min_content_score, train_ages)
 
 
 def build_region_release(folder: Path, size: int = 64) -> Path:
     """A release that finds as `Lungs` every pixel darker than grey level 100."""
-    return _write(folder, _threshold(size), "localise-lungs", {"Background": 0.5, "Lungs": 0.5}, size, {})
+    return _write(folder, _threshold(size), "localise-lungs", {"Background": 0.5, "Lungs": 0.5}, size, {}, 0, ADULTS)
 
 
 def _write(
-    folder: Path, model: ov.Model, task: TaskName, points: dict[str, float], size: int, pixels: dict[str, object]
+    folder: Path,
+    model: ov.Model,
+    task: TaskName,
+    points: dict[str, float],
+    size: int,
+    pixels: dict[str, object],
+    min_content_score: float,
+    train_ages: TrainAges,
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
@@ -44,11 +60,13 @@ def _write(
         task=task,
         classes=list(points),
         pixels=load_params().ingest.pixels.model_copy(update={"size": size, "max_megapixels": 4.0} | WHOLE | pixels),
+        min_content_score=min_content_score,
+        train_ages=train_ages,
         operating_points=points,
         self_test=[float(p) for p in probabilities],
+        parity_tolerance=load_params().package.parity_tolerance,
     )
-    facts = replace(facts, version=release_version(folder, facts))
-    (folder / "release.json").write_text(json.dumps(facts_as_json(facts)))
+    write_facts(facts, folder)
     return folder
 
 

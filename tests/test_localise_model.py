@@ -13,8 +13,10 @@ from cxr.dataset.store import Pixels, read_images, read_masks
 from cxr.errors import CxrError
 from cxr.evaluation import metrics
 from cxr.params import Params
+from cxr.pixels.examine import examine
 from cxr.release.model import OUTPUTS, OpenVinoModel, Release
 from cxr.training.augment import augment, move
+from tests.image_files import png
 from tests.localise.masked_stages import assembled, run, settings
 from tests.masked_source import film, write_masked
 
@@ -247,9 +249,9 @@ def test_the_gate_the_package_and_its_bento_serve_a_region(folder, p):
     assert release.facts.classes == ["Background", "Lungs"]
     square = film(2, 64, 64)[0]
     expected = keras.saving.load_model(models / "model.keras").predict(square[np.newaxis, ..., np.newaxis], verbose=0)
-    prediction = release.model(square[np.newaxis])
-    assert (release.mask(prediction) == (expected["heatmap"][0, ..., 1] > 0)).mean() > 0.999
-    assert release.predicted(prediction) == "Lungs"
+    answer = release.answer(examine(png(square), release.facts.pixels))
+    assert (answer.mask == (expected["heatmap"][0, ..., 1] > 0)).mean() > 0.999
+    assert answer.predicted == "Lungs"
     card = (models / "release/model_card.md").read_text()
     assert "Dice" in card
     assert "AUROC" not in card
@@ -259,9 +261,10 @@ def test_a_folder_is_judged_by_a_release_of_a_region(folder, p, tmp_path):
     from stages.validate.folder import answer_folder
 
     release = Release.load(folder / "models/release")
-    rows, squares, unreadable = answer_folder(folder / "raw/dataset/images", release)
-    assert len(rows) == len(squares) == 48
-    assert unreadable.empty
+    answered = answer_folder(folder / "raw/dataset/images", release)
+    rows = answered.rows
+    assert len(rows) == len(answered.squares) == 48
+    assert answered.refused.empty
     assert {row["predicted"] for row in rows} <= {"Background", "Lungs"}
     assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3) for row in rows)
 

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,14 +15,19 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cxr.dataset.manifest import DESCRIPTORS
-from cxr.pixels.descriptors import describe
-from cxr.pixels.radiograph import load_radiograph
-from cxr.release.model import Prediction, Release
-from service import MAX_BYTES, overlay
+from cxr.params import load_params
+from cxr.pixels.examine import Film, examine
+from cxr.release.model import FilmAnswer, Release
+from server.answers import overlay
+from server.limits import MAX_BYTES
+from tests.chest_films import chest_film, not_frontal
 from tests.image_files import damaged_dicom, dicom, draw, jpeg, png
 from tests.live_service import BENTOML, ROOT, ConnectionCounter, LiveService, serve, service_environment
+from tests.release_fixture import build_release
 
 PIXELS = draw()
 FILES = {
@@ -36,12 +42,17 @@ def predict(live: LiveService, data: bytes, **query: str) -> httpx.Response:
     return live.client.post("/v1/predict", files={"file": ("image", data)}, params=query)
 
 
-def evaluate(folder: Path, data: bytes) -> tuple[Prediction, dict[str, float]]:
+def evaluate(folder: Path, data: bytes) -> tuple[FilmAnswer, Film]:
     """The evaluation path: no HTTP."""
     release = Release.load(folder)
-    facts = release.facts
-    radiograph = load_radiograph(data, facts.pixels)
-    return release.model(radiograph.image[np.newaxis]), describe(radiograph)
+    film = examine(data, release.facts.pixels)
+    return release.answer(film), film
+
+
+def value(live: LiveService, start: str) -> float:
+    """The sum of the metrics whose lines begin so."""
+    lines = live.client.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start))
 
 
 def logged(live: LiveService) -> dict[str, sqlite3.Row]:
@@ -59,35 +70,32 @@ def decode(data_uri: str) -> np.ndarray:
 def test_an_answer_equals_the_evaluation_path_and_is_logged(live: LiveService, tiny_release: Path, name: str) -> None:
     response = predict(live, FILES[name])
     answer = response.json()
-    expected, descriptors = evaluate(tiny_release, FILES[name])
+    expected, film = evaluate(tiny_release, FILES[name])
     facts = Release.load(tiny_release).facts
 
     assert response.status_code == 200
     assert list(answer["probabilities"]) == facts.classes
-    np.testing.assert_allclose(list(answer["probabilities"].values()), expected.probabilities[0], atol=1e-6)
-    assert answer["predicted"] == facts.classes[expected.probabilities[0].argmax()]
+    assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    assert answer["predicted"] == expected.predicted
     assert answer["model_version"] == facts.version
     assert answer["operating_points"] == facts.operating_points
     assert answer["request_id"] == response.headers["x-request-id"] == str(uuid.UUID(answer["request_id"]))
-    assert not {"heatmap", "image", "square"} & set(answer)
+    assert answer["warnings"] == []
+    assert not {"heatmap", "image", "square", "age_years", "burned_in"} & set(answer)
 
     row = logged(live)[answer["request_id"]]
     assert yaml.safe_load(row["probabilities"]) == answer["probabilities"]
     found = yaml.safe_load(row["descriptors"])
     assert set(found) == set(DESCRIPTORS)
-    assert found == pytest.approx(descriptors, abs=1e-6)
-    np.testing.assert_allclose(np.frombuffer(row["embedding"], "<f4"), expected.embedding[0], atol=1e-6)
+    assert found == pytest.approx(film.descriptors, abs=1e-6)
+    np.testing.assert_allclose(np.frombuffer(row["embedding"], "<f4"), expected.embedding, atol=1e-6)
 
 
 def test_the_heatmap_lies_on_the_square_that_the_model_read(live: LiveService, tiny_release: Path) -> None:
     answer = predict(live, FILES["png"], heatmap="true").json()
-    facts = Release.load(tiny_release).facts
-    radiograph = load_radiograph(FILES["png"], facts.pixels)
-    expected, _ = evaluate(tiny_release, FILES["png"])
-    evidence = expected.heatmap[0, ..., facts.classes.index(answer["predicted"])]
-
-    np.testing.assert_array_equal(decode(answer["image"]), radiograph.image)
-    np.testing.assert_array_equal(decode(answer["heatmap"]), overlay(evidence, facts.pixels.size))
+    expected, film = evaluate(tiny_release, FILES["png"])
+    np.testing.assert_array_equal(decode(answer["image"]), film.radiograph.image)
+    np.testing.assert_array_equal(decode(answer["heatmap"]), overlay(expected.evidence, len(film.radiograph.image)))
     assert answer["square"] == "letterbox"
 
 
@@ -218,6 +226,8 @@ def test_the_model_and_the_interface_are_described(live: LiveService, tiny_relea
     assert described["version"] == facts.version
     assert described["classes"] == facts.classes
     assert described["max_bytes"] == MAX_BYTES
+    assert described["min_content_score"] == facts.min_content_score
+    assert described["train_ages"] == {"images": 100, "stated": 40, "youngest": 18, "oldest": 90}
     interface = live.client.get("/v1/openapi.json").json()
     assert set(interface["paths"]) == {"/v1/model", "/v1/predict"}
     body = interface["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]
@@ -225,18 +235,58 @@ def test_the_model_and_the_interface_are_described(live: LiveService, tiny_relea
 
 
 def test_metrics_count_predictions_and_refusals(live: LiveService) -> None:
-    def value(start: str) -> float:
-        lines = live.client.get("/metrics").text.splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start))
-
     names = ("chest_xray_predictions_total", "chest_xray_seconds_count", 'chest_xray_refusals_total{reason="image"}')
-    before = [value(name) for name in names]
+    before = [value(live, name) for name in names]
     answer = predict(live, FILES["png"]).json()
     predict(live, b"not an image")
-    assert [value(name) for name in names] == [count + 1 for count in before]
+    assert [value(live, name) for name in names] == [count + 1 for count in before]
     assert value(
-        f'chest_xray_predictions_total{{predicted="{answer["predicted"]}",version="{answer["model_version"]}"}}'
+        live, f'chest_xray_predictions_total{{predicted="{answer["predicted"]}",version="{answer["model_version"]}"}}'
     )
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    """The service with a release that refuses what is no frontal chest film, as the shipped one does."""
+    folder = tmp_path_factory.mktemp("strict")
+    release = build_release(folder / "release", min_content_score=load_params().ingest.min_content_score)
+    with serve(folder, CXR_RELEASE=str(release)) as service:
+        yield service
+
+
+def test_what_is_no_frontal_chest_film_is_refused_and_counted(strict: LiveService) -> None:
+    others = not_frontal()
+    label = 'chest_xray_refusals_total{reason="content"}'
+    before = value(strict, label)
+    for number, (reason, pixels) in enumerate(others.items(), 1):
+        for data in (png(pixels), jpeg(pixels), dicom(pixels)):
+            response = predict(strict, data)
+            assert response.status_code == 422, reason
+            assert response.json()["error"] == (
+                f"the image is no upright frontal chest film: it seems to be {reason}; "
+                "send one PA or AP film of the whole chest, upright"
+            )
+        assert value(strict, label) == before + 3 * number
+    assert logged(strict) == {}
+
+
+def test_frontal_chest_films_are_answered(strict: LiveService) -> None:
+    for n in range(3):
+        response = predict(strict, png(chest_film(n)))
+        assert response.status_code == 200, response.text
+        assert response.json()["warnings"] == []
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.binary(max_size=400),
+    start=st.sampled_from([b"", png(PIXELS)[:60], jpeg(PIXELS)[:300], FILES["dicom"][:600]]),
+)
+def test_any_bytes_get_an_answer_or_a_sentence(strict: LiveService, start: bytes, data: bytes) -> None:
+    response = predict(strict, start + data)
+    assert response.status_code in (200, 400, 422), response.text
+    if response.status_code != 200:
+        assert set(response.json()) == {"error", "request_id"}
 
 
 def test_answers_at_once_equal_answers_in_turn(live: LiveService) -> None:
@@ -300,39 +350,6 @@ def test_without_a_sound_release_the_start_stops_with_one_sentence(
     assert done.returncode == 1
     assert f"error: {folder}: " in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-
-
-def test_the_built_bento_serves_alone(tiny_release: Path, tmp_path: Path) -> None:
-    """Built from bentofile.yaml, started by its name in another folder, with nothing of the repository at hand."""
-    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    for name in ("service.py", "bentofile.yaml", "requirements/serve.txt"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, source / name)
-    for name in ("cxr", "web"):
-        shutil.copytree(ROOT / name, source / name)
-    shutil.copytree(tiny_release, source / "models" / "release")
-    outside = ConnectionCounter()
-    environment = service_environment(tmp_path, outside)
-    subprocess.run(
-        [BENTOML, "build", "--version", "tiny"], cwd=source, env=environment, check=True, capture_output=True
-    )
-    assert outside.connections == 0
-    outside.close()
-
-    shipped = tmp_path / "bentoml" / "bentos" / "chest_xray" / "tiny" / "src"
-    names = {path.relative_to(shipped).as_posix() for path in shipped.rglob("*") if path.is_file()}
-    assert {"service.py", "cxr/pixels/radiograph.py", "web/app.js", "models/release/model.bin"} <= names
-    assert not [name for name in names if name.startswith(("cxr/models/", "cxr/demo/", "cxr/training/", "tests/"))]
-    shutil.rmtree(source)
-
-    log = "sqlite:///here.sqlite"
-    with serve(tmp_path, "chest_xray:tiny", cwd=elsewhere, CXR_PREDICTION_LOG=log) as live:
-        answer = predict(live, FILES["jpeg"]).json()
-        expected, _ = evaluate(tiny_release, FILES["jpeg"])
-        np.testing.assert_allclose(list(answer["probabilities"].values()), expected.probabilities[0], atol=1e-6)
-        assert "<title>" in live.client.get("/").text
-        assert (elsewhere / "here.sqlite").exists(), "a relative log belongs in the caller's folder"
 
 
 def test_usage_reports_are_off_though_bentoml_asked_before_the_import() -> None:

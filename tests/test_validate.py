@@ -29,8 +29,11 @@ from cxr.pixels.descriptors import describe
 from cxr.pixels.radiograph import Radiograph
 from cxr.release.drift import drift_table
 from cxr.release.model import Release
-from stages.validate.folder import validate_folder
+from stages.ingest.stream import NOT_FRONTAL
+from stages.validate.folder import answer_folder, validate_folder
 from stages.validate.records import OF_A_ROW, read_rejected, tables
+from tests.chest_films import chest_film, not_frontal
+from tests.release_fixture import build_release
 from tests.tiny_repository import SOURCES, Repository
 from tests.tiny_sources import encode, picture
 
@@ -399,8 +402,31 @@ def test_a_folder_is_judged_before_it_becomes_a_source(tiny_release, params, tmp
     assert [name for name, _ in page.pictures] == ["black.png", "black.png"]
     assert "torn.jpg: the JPEG file is truncated" in page.text
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CxrError, match=r"empty: no image in it can be read; 0 files look like one"):
+    with pytest.raises(CxrError, match=r"empty: no image in it can be answered; 0 files look like one"):
         validate_folder(tmp_path / "empty", release, reference, limits, 21, tmp_path / "docs")
+
+
+def test_a_folder_lists_what_the_release_refuses(params, tmp_path):
+    release = Release.load(build_release(tmp_path / "release", min_content_score=0.5))
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for name, pixels in {"film": chest_film(), **not_frontal()}.items():
+        (folder / f"{name}.png").write_bytes(encode(pixels, ".png"))
+    answered = answer_folder(folder, release)
+    assert [row["request_id"] for row in answered.rows] == ["film.png"]
+    refused = answered.refused
+    assert set(refused["reason"]) == {NOT_FRONTAL}
+    assert dict(zip(refused["image_id"], refused["detail"], strict=True)) == {
+        f"{name}.png": name for name in not_frontal()
+    }
+    assert (refused["score"].astype(float) < 0.5).all()
+    reference = drift_table(*draw(300, seed=0), CLASSES)
+    validate_folder(folder, release, reference, params.validate_, 1, tmp_path / "docs")
+    page = Page((tmp_path / "docs/index.html").read_text())
+    assert {f"{name}.png" for name in not_frontal()} <= {name for name, _ in page.pictures}
+    (folder / "film.png").unlink()
+    with pytest.raises(CxrError, match=r"6 files look like one, 6 refused \(not a frontal chest radiograph\)"):
+        answer_folder(folder, release)
 
 
 # ---- the stage -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Mitchell M et al., Model Cards for Model Reporting, FAT* 2019.
 """
 
 from cxr.pixels.canonical import in_words
-from cxr.release.model import ReleaseFacts
+from cxr.release.facts import ReleaseFacts
 from cxr.tasks import TASKS
 
 LIMITS = (

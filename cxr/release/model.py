@@ -1,12 +1,10 @@
 """The release that ships: an OpenVINO model beside the facts that describe it, loaded and run without TensorFlow.
 
-`models/release/` holds `model.xml`, `model.bin` and `release.json` (see `ReleaseFacts`).
+`models/release/` holds `model.xml`, `model.bin` and `release.json` (see `cxr.release.facts`).
 """
 
 # ruff: noqa: E402  # usage reports are turned off before the package that sends them is imported
 
-import hashlib
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,37 +16,11 @@ import numpy as np
 import openvino as ov
 
 from cxr.errors import CxrError
-from cxr.params import PixelParams
-from cxr.tasks import TASKS, TaskName
+from cxr.pixels.examine import Film, Note
+from cxr.release.facts import ReleaseFacts, TrainAges, read_facts, release_version
+from cxr.tasks import TASKS
 
 OUTPUTS = ("probabilities", "embedding", "heatmap")
-
-
-@dataclass(frozen=True)
-class ReleaseFacts:
-    """What `release.json` says.
-
-    `version`: hash of model and facts. `classes`: in the order of the model's outputs. `pixels`: how
-    `load_radiograph` makes the model's square. `operating_points`: threshold per class, chosen on val.
-    `self_test`: the probabilities that `self_test_image` must give.
-    """
-
-    version: str
-    task: TaskName
-    classes: list[str]
-    pixels: PixelParams
-    operating_points: dict[str, float]
-    self_test: list[float]
-
-
-def read_facts(path: Path) -> ReleaseFacts:
-    """Raises OSError, ValueError or TypeError where `path` does not hold the facts of a release."""
-    values = json.loads(path.read_text())
-    return ReleaseFacts(**(values | {"pixels": PixelParams.model_validate(values.get("pixels"))}))
-
-
-def facts_as_json(facts: ReleaseFacts) -> dict:
-    return vars(facts) | {"pixels": facts.pixels.model_dump()}
 
 
 @dataclass(frozen=True)
@@ -88,6 +60,24 @@ class OpenVinoModel:
         return Prediction(**{name: np.array(results[port], np.float32) for name, port in self._ports.items()})
 
 
+@dataclass(frozen=True)
+class FilmAnswer:
+    """What the release says of one film.
+
+    `predicted`: the most probable class; of a task that localises, the region where any pixel shows it, else the
+    background. `probabilities`: of each class, 0 to 1. `embedding`: float32 (d,). `evidence`: float32 (h, w), for
+    `predicted`, by place. `mask`: bool (size, size), of a task that localises: the pixels that are likelier the
+    region's than the background's; else None. `notes`: what a person must know beside the answer.
+    """
+
+    predicted: str
+    probabilities: dict[str, float]
+    embedding: np.ndarray
+    evidence: np.ndarray
+    mask: np.ndarray | None
+    notes: tuple[Note, ...]
+
+
 class Release:
     """The released model with its facts; `Release.load` refuses one whose files were changed."""
 
@@ -98,12 +88,7 @@ class Release:
     @classmethod
     def load(cls, folder: Path) -> "Release":
         """Raises CxrError where the release is missing, changed, or does not repeat its self-test."""
-        try:
-            facts = read_facts(folder / "release.json")
-        except FileNotFoundError:
-            raise CxrError(f"{folder}: no release here; `dvc repro` builds one") from None
-        except (ValueError, TypeError) as error:
-            raise CxrError(f"{folder}/release.json: not the facts of a release ({error}); run `dvc repro`") from None
+        facts = read_facts(folder)
         if release_version(folder, facts) != facts.version:
             raise CxrError(f"{folder}: the files are not those of version {facts.version}; run `dvc repro package`")
         release = cls(facts, OpenVinoModel(folder / "model.xml"))
@@ -115,33 +100,55 @@ class Release:
         """Whether the model finds a region instead of telling classes."""
         return TASKS[self.facts.task].localises
 
-    def mask(self, prediction: Prediction, i: int = 0) -> np.ndarray:
-        """The pixels of image `i` that are likelier the region's than the background's, bool (size, size)."""
-        return prediction.heatmap[i, ..., 1] > prediction.heatmap[i, ..., 0]
-
-    def predicted(self, prediction: Prediction, i: int = 0) -> str:
-        """The most probable class of image `i`; of a task that localises, the region where any pixel shows it."""
-        scores = [0, self.mask(prediction, i).any()] if self.localises else prediction.probabilities[i]
-        return self.facts.classes[int(np.argmax(scores))]
+    def answer(self, film: Film) -> FilmAnswer:
+        """What the model and the facts say of a film that `Film.refusal` does not refuse."""
+        prediction = self.model(film.radiograph.image[np.newaxis])
+        probabilities, heatmap = prediction.probabilities[0], prediction.heatmap[0]
+        mask = heatmap[..., 1] > heatmap[..., 0] if self.localises else None
+        best = int(probabilities.argmax() if mask is None else mask.any())
+        age = age_note(film.stated.age_years, self.facts.train_ages)
+        return FilmAnswer(
+            predicted=self.facts.classes[best],
+            probabilities=dict(zip(self.facts.classes, probabilities.tolist(), strict=True)),
+            embedding=prediction.embedding[0],
+            evidence=heatmap[..., best],
+            mask=mask,
+            notes=(*film.notes, age) if age else film.notes,
+        )
 
     def check(self) -> None:
-        """Raises CxrError unless the self-test image gives the recorded probabilities to 1e-3."""
+        """Raises CxrError unless the self-test image gives the recorded probabilities."""
         found = self.model(self_test_image(self.facts.pixels.size)[np.newaxis]).probabilities[0]
         difference = float(np.abs(found - np.array(self.facts.self_test)).max())
-        if difference > 1e-3:
-            raise CxrError(f"the self-test differs by {difference:.2g} from version {self.facts.version} (limit 0.001)")
+        tolerance = self.facts.parity_tolerance
+        if not difference <= tolerance:  # a NaN is no parity either
+            raise CxrError(
+                f"the self-test differs by {difference:.2g} from version {self.facts.version} (limit {tolerance:g})"
+            )
+
+
+def age_note(age_years: float | None, trained: TrainAges) -> Note | None:
+    """What to say where a film states an age that the model was not trained on, or may not have been."""
+    if age_years is None:
+        return None
+    says = f"the header says {_years(age_years)} years"
+    if trained.youngest is None or trained.oldest is None:
+        unknown = "no film that the model was trained on states an age, so it is unknown whether any was of this age"
+        return Note("age_unknown_in_training", f"{says}; {unknown}")
+    if trained.youngest <= age_years <= trained.oldest:
+        return None
+    return Note(
+        "age_outside_training",
+        f"{says}; the films that the model was trained on and that state an age are of "
+        f"{_years(trained.youngest)} to {_years(trained.oldest)} years",
+    )
+
+
+def _years(years: float) -> str:
+    return f"{round(years, 1):g}"
 
 
 def self_test_image(size: int) -> np.ndarray:
     """A fixed uint8 (size, size) pattern: no patient's image has to ship for the self-test."""
     y, x = np.mgrid[0:size, 0:size] / size
     return np.uint8(127 + 90 * np.sin(7 * x) * np.cos(5 * y))
-
-
-def release_version(folder: Path, facts: ReleaseFacts) -> str:
-    """12 hex digits over the model's files and every fact but the version itself."""
-    digest = hashlib.sha256()
-    for name in ("model.xml", "model.bin"):
-        digest.update((folder / name).read_bytes())
-    digest.update(json.dumps(facts_as_json(facts) | {"version": ""}, sort_keys=True).encode())
-    return digest.hexdigest()[:12]

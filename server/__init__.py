@@ -1,0 +1,1 @@
+"""What the service is made of; `service.py` wires it together."""
