@@ -91,16 +91,18 @@ def accepted_film(data: bytes, facts: ReleaseFacts) -> Film:
         film = examine(data, facts.pixels)
     except ImageError as error:
         raise RefusedError(422, "image", f"the image cannot be read: {error}") from None
-    refused = film.refusal(facts.min_content_score)
-    if refused is None:
+    if film.refusal(facts.min_content_score) is None:
         return film
-    by_header = film.refusal(min_content_score=0)  # what the header says does not hang on the score
-    why = by_header or f"it seems to be {film.content.reason}"
-    if not (by_header or film.content.reason):
-        why = f"the content check gives it {film.content.score:.2f} of 1, and {facts.min_content_score:g} is needed"
+    if film.stated.not_frontal:
+        reason, why = "header", f"the header says that {film.stated.not_frontal}"
+    elif film.content.reason:
+        reason, why = "content", f"it seems to be {film.content.reason}"
+    else:  # the limit of the release is above the score from which the content check sees nothing else
+        score = f"{film.content.score:.2f} of 1, and {facts.min_content_score:g} is needed"
+        reason, why = "content", f"the content check gives it {score}"
     raise RefusedError(
         422,
-        "header" if by_header else "content",
+        reason,
         f"the image is no upright frontal chest film: {why}; send one PA or AP film of the whole chest, upright",
     )
 

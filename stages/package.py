@@ -60,7 +60,7 @@ def package(
         made.rename(release)
         built.replace(bento)
     print(
-        f"{bento}: version {facts.version}, {bento.stat().st_size / 1e6:.1f} MB, answered one test image as Keras does"
+        f"{bento}: version {facts.version}, {bento.stat().st_size / 1e6:.1f} MB, answered one test film as the release does"
     )
 
 

@@ -270,6 +270,43 @@ def test_what_is_no_frontal_chest_film_is_refused_and_counted(strict: LiveServic
     assert logged(strict) == {}
 
 
+HEADERS = {
+    "Modality": ("CT", "the header says that Modality is CT, computed tomography"),
+    "ViewPosition": ("LL", "the header says that ViewPosition is LL, a left lateral view"),
+    "BodyPartExamined": ("HAND", "the header says that BodyPartExamined is HAND, not the chest"),
+}
+
+
+@pytest.mark.parametrize("tag", HEADERS)
+def test_what_the_header_calls_no_frontal_chest_film_is_refused_with_its_word(strict: LiveService, tag: str) -> None:
+    word, sentence = HEADERS[tag]
+    label = 'chest_xray_refusals_total{reason="header"}'
+    before = value(strict, label)
+    response = predict(strict, dicom(chest_film(), **{tag: word}))
+    assert response.status_code == 422
+    assert f"no upright frontal chest film: {sentence}; send one PA or AP film" in response.json()["error"]
+    assert value(strict, label) == before + 1
+
+
+def test_the_header_says_it_first_where_the_picture_shows_it_too(strict: LiveService) -> None:
+    response = predict(strict, dicom(not_frontal()["a CT slice"], Modality="CT"))
+    assert "the header says that Modality is CT" in response.json()["error"]
+
+
+def test_what_must_be_known_beside_an_answer_is_a_warning(strict: LiveService) -> None:
+    film = {"Modality": "DX", "ViewPosition": "PA", "BurnedInAnnotation": "YES", "PatientAge": "002Y"}
+    answer = predict(strict, dicom(chest_film(), **film)).json()
+    assert (answer["age_years"], answer["burned_in"]) == (2, True)
+    warnings = {warning["code"]: warning["sentence"] for warning in answer["warnings"]}
+    assert set(warnings) == {"burned_in_text", "age_outside_training"}
+    assert "the header says 2 years; the films" in warnings["age_outside_training"]
+    assert "are of 18 to 90 years" in warnings["age_outside_training"]
+    row = dict(logged(strict)[answer["request_id"]])
+    assert set(row) == {"request_id", "at", "model_version", "predicted", "probabilities", "descriptors", "embedding"}
+    usual = predict(strict, dicom(chest_film(), PatientAge="045Y", BurnedInAnnotation="NO")).json()
+    assert (usual["age_years"], usual["burned_in"], usual["warnings"]) == (45, False, [])
+
+
 def test_frontal_chest_films_are_answered(strict: LiveService) -> None:
     for n in range(3):
         response = predict(strict, png(chest_film(n)))

@@ -7,8 +7,30 @@ let maxBytes = Infinity;
 let current = null; // {original, image, square, whole}: what can be shown of the image that was answered
 let pending = null; // AbortController of the request under way
 
+const whole = (sentence) => sentence[0].toUpperCase() + sentence.slice(1) + ".";
+
 function showError(sentence) {
-  $("error").textContent = sentence ? sentence[0].toUpperCase() + sentence.slice(1) + "." : "";
+  $("error").textContent = sentence ? whole(sentence) : "";
+}
+
+/** What must be known beside the answer, above it. */
+function showWarnings(warnings) {
+  const items = warnings.map(({ code, sentence }) => {
+    const item = document.createElement("li");
+    item.dataset.code = code;
+    item.textContent = whole(sentence);
+    return item;
+  });
+  $("warnings").replaceChildren(...items);
+  $("warnings").hidden = items.length === 0;
+}
+
+/** What the file's header states, in words; empty where it states nothing. */
+function statedIn(answer) {
+  const said = [];
+  if (answer.age_years !== undefined) said.push(`${Number(answer.age_years.toFixed(1))} years old`);
+  if (answer.burned_in !== undefined) said.push(answer.burned_in ? "letters in the picture" : "no letters in the picture");
+  return said.join(", ");
 }
 
 function setBusy(busy) {
@@ -21,6 +43,8 @@ function clearResult() {
   $("result").hidden = true;
   $("controls").hidden = true;
   $("heatmap").hidden = true;
+  showWarnings([]);
+  $("stated-row").hidden = true;
   $("request-id").firstChild.textContent = "–";
 }
 
@@ -100,11 +124,15 @@ function showAnswer(answer, original) {
     row(name, probability, localised ? undefined : answer.operating_points[name], answer.predicted),
   );
   $("probabilities").replaceChildren(...rows);
+  showWarnings(answer.warnings);
+  $("stated").textContent = statedIn(answer);
+  $("stated-row").hidden = !$("stated").textContent;
   $("result").hidden = false;
   $("version").firstChild.textContent = answer.model_version;
   $("task").textContent = answer.task;
   $("request-id").firstChild.textContent = answer.request_id;
-  $("status").textContent = `${answer.predicted}, ${percent(answer.probabilities[answer.predicted])}`;
+  const cautions = answer.warnings.map(({ sentence }) => `Warning: ${whole(sentence)} `).join("");
+  $("status").textContent = `${cautions}${answer.predicted}, ${percent(answer.probabilities[answer.predicted])}`;
 }
 
 /** Post one file. Returns the answer; throws an Error with the sentence to show. */
