@@ -111,6 +111,7 @@ def test_a_change_concerns_its_own_stage_and_what_follows(copy, change, stages):
 
 def test_jax_trains_what_is_packaged(copy, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiles in half the time
     bento = copy / "models/chest-xray.bento"
     before = bento.read_bytes()
     run(copy, "dvc", "repro", "--force", "--single-item", "train", "evaluate", "gate", "package")
