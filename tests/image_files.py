@@ -33,11 +33,13 @@ def dicom(
     patient_name: str = "TEST^PATIENT",
     syntax: str = uid.ExplicitVRLittleEndian,
     frame: bytes | None = None,
+    meta: bool = True,
     **elements: Any,
 ) -> bytes:
     """uint8, uint16 or int16 (height, width) as a file of the transfer syntax `syntax`, MONOCHROME2.
 
-    `frame` stands in for the compressed pixels; `elements` are added to the header or take the place of its own.
+    uint8 (height, width, 3) is RGB. `frame` stands in for the compressed pixels; `meta` is whether the file has its
+    preamble and meta information; `elements` are added to the header or take the place of its own.
     """
     bits = pixels.dtype.itemsize * 8
     dataset = pydicom.Dataset()
@@ -47,9 +49,11 @@ def dicom(
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid.generate_uid(entropy_srcs=["test"])
     dataset.SOPClassUID = uid.SecondaryCaptureImageStorage
     dataset.PatientName = patient_name
-    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.Rows, dataset.Columns = pixels.shape[:2]
     dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, int(pixels.dtype.kind == "i")
     dataset.PhotometricInterpretation = "MONOCHROME2"
+    if pixels.ndim == 3:
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
     dataset.BitsAllocated = dataset.BitsStored = bits
     for name, value in elements.items():
         setattr(dataset, name, value)
@@ -60,10 +64,17 @@ def dicom(
         dataset["PixelData"].VR = "OB"
     else:
         order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
-        dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+        stored = np.moveaxis(pixels, 2, 0) if elements.get("PlanarConfiguration") else pixels
+        dataset.PixelData = stored.astype(pixels.dtype.newbyteorder(order)).tobytes()
         dataset["PixelData"].VR = "OW" if bits == 16 else "OB"
     stream = BytesIO()
-    pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
+    if meta:
+        pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
+    else:
+        transfer = dataset.file_meta.TransferSyntaxUID
+        del dataset.file_meta
+        implicit, little = transfer.is_implicit_VR, transfer.is_little_endian
+        pydicom.dcmwrite(stream, dataset, implicit_vr=implicit, little_endian=little)
     return stream.getvalue()
 
 
@@ -73,8 +84,9 @@ def compress(pixels: np.ndarray, syntax: str, bits: int) -> bytes:
 
     if syntax == uid.RLELossless:
         described = {
-            "rows": pixels.shape[0], "columns": pixels.shape[1], "samples_per_pixel": 1, "number_of_frames": 1,
-            "photometric_interpretation": "MONOCHROME2", "pixel_representation": int(pixels.dtype.kind == "i"),
+            "rows": pixels.shape[0], "columns": pixels.shape[1], "samples_per_pixel": 3 if pixels.ndim == 3 else 1,
+            "photometric_interpretation": "RGB" if pixels.ndim == 3 else "MONOCHROME2", "number_of_frames": 1,
+            "pixel_representation": int(pixels.dtype.kind == "i"), "planar_configuration": 0,
             "bits_allocated": pixels.dtype.itemsize * 8, "bits_stored": bits,
         }  # fmt: skip
         return get_encoder(uid.RLELossless).encode(pixels, **described)

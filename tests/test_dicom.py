@@ -1,8 +1,10 @@
 """DICOM files as a radiologist sees them, in every transfer syntax, and without a word of the patient."""
 
 import logging
+import re
 import warnings
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from pydicom.sequence import Sequence
 
 from cxr.errors import ImageError
 from cxr.params import load_params
-from cxr.pixels.dicom import decode_dicom, read_dicom, silence
+from cxr.pixels.dicom import decode_dicom, is_dicom, read_dicom, silence
 from cxr.pixels.header import read_header
 from cxr.pixels.radiograph import load_radiograph
 from tests.image_files import compress, damaged_dicom, dicom, draw, png
@@ -220,6 +222,105 @@ def test_old_overlays_in_the_unused_bits_are_not_seen() -> None:
     np.testing.assert_array_equal(rendered(dicom((TWELVE << 4) | 7, BitsStored=12, HighBit=15)), plain)
 
 
+# ---------------------------------------------------------------------------------------------- grey stored as colour
+
+GREY = np.dstack([EIGHT] * 3)
+LUMA = np.dstack([EIGHT, np.full_like(EIGHT, 128), np.full_like(EIGHT, 128)])
+COLOUR = GREY // np.uint8([2, 1, 1])
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_uncompressed_grey_in_three_channels_is_grey(planar: int) -> None:
+    for pixels, photometric in ((GREY, "RGB"), (LUMA, "YBR_FULL")):
+        data = dicom(pixels, PlanarConfiguration=planar, PhotometricInterpretation=photometric)
+        np.testing.assert_array_equal(rendered(data), EIGHT)
+    assert "in colour" in refused(dicom(COLOUR, PlanarConfiguration=planar))
+    assert "in colour" in refused(dicom(GREY, PlanarConfiguration=planar, PhotometricInterpretation="YBR_FULL"))
+
+
+def test_luma_with_half_the_chroma_is_grey() -> None:
+    pairs = np.stack([EIGHT[:, 0::2], EIGHT[:, 1::2], *[np.full_like(EIGHT[:, ::2], 128)] * 2], axis=2)
+    dataset = pydicom.dcmread(BytesIO(dicom(GREY, PhotometricInterpretation="YBR_FULL_422")))
+    dataset.PixelData = pairs.tobytes()
+    stream = BytesIO()
+    dataset.save_as(stream)
+    np.testing.assert_array_equal(rendered(stream.getvalue()), EIGHT)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL_422"])
+@pytest.mark.parametrize("colorspace", ["RGB", "YCBCR"])
+def test_a_jpeg_is_grey_whichever_colours_its_header_claims(photometric: str, colorspace: str) -> None:
+    import imagecodecs
+
+    for pixels, is_grey in ((GREY, True), (COLOUR, False)):
+        frame = imagecodecs.jpeg8_encode(pixels, level=95, colorspace="RGB", outcolorspace=colorspace)
+        data = dicom(pixels, syntax=uid.JPEGBaseline8Bit, frame=frame, PhotometricInterpretation=photometric)
+        if is_grey:
+            assert np.abs(rendered(data) - EIGHT).mean() < 2
+        else:
+            assert "in colour" in refused(data)
+
+
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_lossless_grey_in_three_channels_is_grey(syntax: str) -> None:
+    np.testing.assert_array_equal(rendered(dicom(GREY, syntax=syntax)), EIGHT)
+    assert "in colour" in refused(dicom(COLOUR, syntax=syntax))
+
+
+def test_a_window_left_over_from_the_grey_original_does_not_darken_its_copy_in_colour() -> None:
+    np.testing.assert_array_equal(rendered(dicom(GREY, WindowCenter=2048, WindowWidth=4096)), EIGHT)
+
+
+# ------------------------------------------------------------------------------------------- as hospitals export it
+
+
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian])
+def test_a_file_without_preamble_and_meta_is_read(syntax: str) -> None:
+    data = dicom(TWELVE, syntax=syntax, meta=False, BitsStored=12)
+    assert is_dicom(data[:132])
+    np.testing.assert_array_equal(rendered(data), rendered(dicom(TWELVE, BitsStored=12)))
+
+
+def test_a_file_whose_preamble_was_cut_off_is_read() -> None:
+    data = dicom(TWELVE, BitsStored=12)
+    assert is_dicom(data[132:264])
+    np.testing.assert_array_equal(rendered(data[132:]), rendered(data))
+
+
+@pytest.mark.parametrize("name", ["1.2.840.113619.5.2", "1.2.3", ""])
+def test_an_unknown_transfer_syntax_of_plain_pixels_changes_nothing(name: str) -> None:
+    dataset = pydicom.dcmread(BytesIO(dicom(TWELVE, BitsStored=12)))
+    dataset.file_meta.TransferSyntaxUID = uid.UID(name)
+    stream = BytesIO()
+    dataset.save_as(stream, implicit_vr=False, little_endian=True)
+    np.testing.assert_array_equal(rendered(stream.getvalue()), rendered(dicom(TWELVE, BitsStored=12)))
+
+
+def test_odd_identifiers_and_private_elements_change_nothing() -> None:
+    dataset = pydicom.dcmread(BytesIO(dicom(TWELVE, BitsStored=12)))
+    dataset.add_new("SOPInstanceUID", "UI", "1.02.not-a-uid")
+    del dataset.SOPClassUID
+    block = dataset.private_block(0x0009, "GEMS", create=True)
+    block.add_new(0x01, "UN", b"\0\1\2\3" * 20)
+    stream = BytesIO()
+    dataset.save_as(stream)
+    np.testing.assert_array_equal(rendered(stream.getvalue()), rendered(dicom(TWELVE, BitsStored=12)))
+
+
+@given(data=st.binary(max_size=132))
+def test_random_bytes_are_hardly_ever_taken_for_dicom(data: bytes) -> None:
+    if is_dicom(data):
+        assert data[:1] in (b"\2", b"\x08")
+        assert data[1:2] == b"\0"
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x08\0", b"\x08\0\x08\0CS\1\0odd", b"\x10\0\x10\0PN\4\0NAME", png(EIGHT), b"%PDF-1.7"]
+)
+def test_what_begins_otherwise_is_no_dicom(start: bytes) -> None:
+    assert not is_dicom(start[:132])
+
+
 # ----------------------------------------------------------------------------------------------------------- padding
 
 
@@ -353,4 +454,5 @@ def test_damaged_files_are_shown_or_refused_without_a_word_of_the_patient(
         except ImageError as error:
             sentence = str(error)
     logging.getLogger().removeHandler(handler)
+    assert not re.search(r"\w(Error|Exception)\b", sentence), "no class of Python's"
     assert "CANARY" not in sentence + " ".join(logged) + " ".join(str(warning.message) for warning in warned)

@@ -32,6 +32,13 @@ FACT_COLUMNS: dict[str, str] = {
     "phash": "object",  # 32 bytes, 256-bit perceptual hash
     "content_score": "float32",  # probability of a frontal chest radiograph, by cxr.pixels.content
     "content_reason": "string",  # the likeliest other thing; null where there is none
+    "not_frontal": "string",  # what in its header says that it is no frontal chest film, see cxr.pixels.stated
+    "modality": "string",  # by its header, as in DICOM; null for PNG and JPEG, as the next four
+    "stated_view": "string",
+    "stated_age_years": "Float32",
+    "stated_sex": "string",
+    "burned_in": "boolean",  # whether letters are part of the picture
+    "notes": "string",  # codes of what must not go unsaid, joined by |; null where there is none
     "mask_sha256": "string",  # of its mask's file, or of its boxes as text; null where it has no mask
     "mask_fault": "string",  # why that mask cannot be used
     "mask_share": "float32",  # of the square that the mask covers; NaN without one
@@ -59,6 +66,9 @@ RECORD_COLUMNS: dict[str, str] = {
     "shard": "string",  # file name under data/images/<source>/
     "row": "int32",  # row of that shard
     "content_score": "float32",  # probability of a frontal chest radiograph, by cxr.pixels.content
+    "modality": "string",  # CR, DX, ... as in DICOM
+    "burned_in": "boolean",  # whether letters are part of the picture, by its header
+    "notes": "string",  # codes of cxr.pixels.stated, joined by |
     "mask": "string",  # the region that its mask shows, `lungs` or `opacities`; null where it has no mask
     "mask_share": "float32",  # of the square that the mask covers; NaN without one
     **dict.fromkeys(DESCRIPTORS, "float32"),

@@ -18,6 +18,8 @@ STATED_TAGS = [
     "PresentationLUTShape", "PhotometricInterpretation",
 ]  # fmt: skip
 
+NOT_FRONTAL = "not a frontal chest radiograph"  # as a reason in rejected.csv
+
 RADIOGRAPHY = ("CR", "DX", "RG")
 OTHER_MODALITIES = {
     "CT": "computed tomography", "MR": "magnetic resonance", "US": "ultrasound", "NM": "nuclear medicine",
@@ -191,30 +193,31 @@ def _age(header: Dataset) -> tuple[float | None, list[Note]]:
     """Years from PatientAge, or else from the date of birth, and what the two have against each other."""
     match = re.fullmatch(r"(\d{1,3})([YMWD]?)", text_of(header, "PatientAge").upper())
     years = int(match[1]) / UNITS_A_YEAR[match[2]] if match else None
-    since_birth, doubts = _years_since_birth(header), []
+    months, doubts = _months_since_birth(header), []
     if years is not None and years > POSSIBLE_YEARS:
         doubts.append(Note("age_impossible", f"PatientAge is {years:.0f} years, no age of a person"))
         years = None
     elif match and int(match[1]) == 0 and match[2] in "Y":  # below two years, DICOM counts months, weeks or days
         doubts.append(Note("age_unclear", "PatientAge is 0 years, which devices write where they know none"))
         years = None
-    if since_birth is not None and not 0 <= since_birth <= POSSIBLE_YEARS:
-        if since_birth < 0:
-            doubts.append(Note("age_contradicts_birth", "the date of birth is later than that of the film"))
+    if months is None or months > 12 * POSSIBLE_YEARS:  # 1900 stands for no date of birth
         return years, doubts
-    if years is None and since_birth is not None:
+    if months < 0:
+        doubts.append(Note("age_contradicts_birth", "the date of birth is later than that of the film"))
+    elif years is None:
         # as PatientAge is written: an exact age would give the date of birth away
-        return (int(since_birth) if since_birth >= 2 else int(since_birth * 12) / 12), doubts
-    if years is not None and since_birth is not None and abs(years + 0.5 - since_birth) > 1.5:
+        years = months // 12 if months >= 24 else months / 12
+    elif abs(years + 0.5 - months / 12) > 1.5:
         doubts.append(Note("age_contradicts_birth", "PatientAge is not the age that the date of birth gives"))
     return years, doubts
 
 
-def _years_since_birth(header: Dataset) -> float | None:
+def _months_since_birth(header: Dataset) -> int | None:
+    """Whole months from the date of birth to that of the film."""
     dates = (text_of(header, tag) for tag in ("StudyDate", "AcquisitionDate", "ContentDate"))
-    taken = next(filter(None, dates), "")
     try:
-        days = date.fromisoformat(taken) - date.fromisoformat(text_of(header, "PatientBirthDate"))
+        born = date.fromisoformat(text_of(header, "PatientBirthDate"))
+        taken = date.fromisoformat(next(filter(None, dates), ""))
     except ValueError:  # absent, or no date
         return None
-    return days.days / 365.2425
+    return 12 * (taken.year - born.year) + taken.month - born.month - (taken.day < born.day)

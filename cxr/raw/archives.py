@@ -256,9 +256,8 @@ def _named(file: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        raise SourceError(
-            f"{file}: not a whole archive ({str(error) or type(error).__name__}); fetch it again"
-        ) from error
+        found = str(error) or "it ends before its last member"  # as of EOFError, which says nothing
+        raise SourceError(f"{file}: not a whole archive ({found}); fetch it again") from error
 
 
 class _Zip(io.FileIO):
@@ -318,8 +317,10 @@ def _read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         with archive.open(info) as file:
             # in pieces, since zipfile inflates as much as it is asked for before it looks at the size that is claimed
             return b"".join(iter(partial(file.read, CHUNK), b""))
-    except DAMAGE as error:
-        raise ImageError(f"damaged in its zip archive ({type(error).__name__})") from None
+    except DAMAGE:  # their words quote the member's name
+        raise ImageError(
+            "damaged in its zip archive: it cannot be unpacked, or not to the bytes it was made of"
+        ) from None
 
 
 class _Gzip(gzip.GzipFile):

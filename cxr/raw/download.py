@@ -342,7 +342,7 @@ def _cause(error: Exception) -> str:
     if isinstance(error, http.client.IncompleteRead):
         return "before its end"
     inner = next((e for e in (getattr(error, "reason", None), *error.args) if isinstance(e, Exception)), None)
-    return _cause(inner) if inner else str(error) or type(error).__name__
+    return _cause(inner) if inner else str(error) or "the connection was lost"
 
 
 def open_fsspec(
@@ -356,7 +356,7 @@ def open_fsspec(
         file = files.open(path, "rb")
         file.seek(start)
     except (FileNotFoundError, PermissionError) as error:
-        raise SourceError(f"{where}: {shown}: {error or type(error).__name__}; is the address still right?") from error
+        raise SourceError(f"{where}: {shown}: {str(error) or 'not found'}; is the address still right?") from error
     except Exception as error:  # every backend has its own kinds
         raise Interrupted(f"cannot be opened ({_cause(error)})") from error
     return Reply(start, size, now, True, _file_chunks(file), file.close)

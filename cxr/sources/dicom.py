@@ -22,31 +22,25 @@ from operator import itemgetter
 from cxr.errors import ImageError, SourceError
 from cxr.params import DicomSource
 from cxr.pixels.dicom import silence, text_of
+from cxr.pixels.stated import NOT_FRONTAL, RADIOGRAPHY, STATED_TAGS, read_stated
 from cxr.raw.archives import Member, Tree
 from cxr.sources.reading import (
     Found,
     Row,
     SetAside,
-    age,
     by_key,
     ends_with,
     frontal_fault,
     not_an_image,
     read_csv,
-    sex,
     with_header,
 )
 
 SALT = "CXR_PATIENT_SALT"
 SALT_CHARACTERS = 32
-OLDEST_YEARS = 90
-RADIOGRAPHY = ("CR", "DX", "RG")
 LATERALITIES = ("L", "R", "U")
 DICOMDIR = "1.2.840.10008.1.3.10"
-TAGS = [
-    "SOPInstanceUID", "AccessionNumber", "PatientID", "Modality", "Rows", "ViewPosition", "PatientAge", "PatientSex",
-    "ImageLaterality", "Laterality",
-]  # fmt: skip
+TAGS = ["SOPInstanceUID", "AccessionNumber", "PatientID", "Rows", "ImageLaterality", "Laterality", *STATED_TAGS]
 
 
 def read(tree: Tree, params: DicomSource) -> Iterator[Found | SetAside]:
@@ -130,27 +124,30 @@ def _read_file(
     if row is None:
         return SetAside(path, "image without a row"), None
     patient = text_of(header, "PatientID")
-    modality, view = text_of(header, "Modality"), text_of(header, "ViewPosition").upper()
+    stated = read_stated(header)
+    view = stated.view_position or text_of(header, "ViewPosition").upper()
     findings = row[params.findings_column]
-    years = age(text_of(header, "PatientAge"))
     laterality = text_of(header, "ImageLaterality") or text_of(header, "Laterality")
     if not patient:
         return SetAside(path, "no patient stated"), key
-    if modality not in (*RADIOGRAPHY, ""):
+    if text_of(header, "Modality").upper() not in (*RADIOGRAPHY, ""):
         return SetAside(path, "not an X-ray"), key
     if not findings:
         return SetAside(path, "no finding stated"), key
     if not {word.strip() for word in re.split(r"[|,]", findings)} <= set(params.words):
         return SetAside(path, "finding not in words"), key
-    fault = frontal_fault(path, view)
-    return fault or Found(
+    if fault := frontal_fault(path, view):
+        return fault, key
+    if stated.not_frontal:
+        return SetAside(path, NOT_FRONTAL, stated.not_frontal), key
+    return Found(
         path=path,
         member=replace(member, path=path),
         patient_id=pseudonym(salt, patient),
         findings=findings,
         view_position=view,
-        age_years=None if years is None else min(years, OLDEST_YEARS),
-        sex=sex(text_of(header, "PatientSex")),
+        age_years=stated.age_years,
+        sex=stated.sex,
         laterality=laterality if laterality in LATERALITIES else None,
         licence=params.licence,
     ), key

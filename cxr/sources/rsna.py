@@ -18,19 +18,18 @@ from pathlib import PurePosixPath
 from cxr.errors import ImageError, SourceError
 from cxr.params import PublishedSource
 from cxr.pixels.dicom import silence, text_of
+from cxr.pixels.stated import STATED_TAGS, read_stated
 from cxr.raw.archives import Member, Tree
 from cxr.sources.reading import (
     Found,
     Row,
     SetAside,
-    age,
     frontal_fault,
     grouped,
     is_image,
     not_an_image,
     read_csv,
     read_text,
-    sex,
     with_header,
 )
 
@@ -39,7 +38,6 @@ CLASSES = "stage_2_detailed_class_info.csv"
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 LABEL_COLUMNS = ("patientId", "x", "y", "width", "height", "Target")
 CLASS_COLUMNS = ("patientId", "class")
-TAGS = ["ViewPosition", "PatientAge", "PatientSex"]
 
 
 @dataclass(frozen=True)
@@ -83,20 +81,21 @@ def _read_image(member: Member, name: str, tables: Tables) -> Found | SetAside:
     except ValueError:
         return SetAside(member.path, "boxes that cannot be read", f"x, y, width, height in {LABELS} are no numbers")
     try:
-        member, header = with_header(member, TAGS)
+        member, header = with_header(member, STATED_TAGS)
     except ImageError as error:
         return SetAside(member.path, "unreadable image", str(error))
     if header is None:
         return SetAside(member.path, "unreadable image", "not a DICOM file")
-    view = text_of(header, "ViewPosition")
+    stated = read_stated(header)
+    view = stated.view_position or text_of(header, "ViewPosition")
     return frontal_fault(member.path, view) or Found(
         path=member.path,
         member=member,
         patient_id=tables.patients.get(name, name),
         findings="|".join(dict.fromkeys(row["class"] for row in tables.classes[name])),
         view_position=view,
-        age_years=age(text_of(header, "PatientAge")),
-        sex=sex(text_of(header, "PatientSex")),
+        age_years=stated.age_years,
+        sex=stated.sex,
         licence="RSNA terms of use, attribution",
         boxes=json.dumps(boxes) if boxes else None,
         region="opacities",  # of all images: where there is no box, radiologists looked for opacities and saw none
@@ -133,7 +132,5 @@ def _read_mapping(member: Member) -> dict[str, str]:
     try:
         pairs = [(entry["subset_img_id"], entry["img_id"]) for entry in json.loads(read_text(member))]
         return {name: f"nih-{int(image.partition('_')[0])}" for name, image in pairs}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(
-            f"{member.path}: not RSNA's list of subset_img_id and img_id ({type(error).__name__}); fetch it again"
-        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise SourceError(f"{member.path}: not RSNA's list of subset_img_id and img_id; fetch it again") from None

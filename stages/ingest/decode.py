@@ -111,6 +111,7 @@ def key_of(data: bytes, drawn: bytes | None) -> "Key":
 
 def told(key: "Key", radiograph: Radiograph, mask: np.ndarray | str | None) -> Decoded:
     film = look(radiograph)
+    stated = film.stated
     facts = {
         "width": radiograph.width,
         "height": radiograph.height,
@@ -118,6 +119,13 @@ def told(key: "Key", radiograph: Radiograph, mask: np.ndarray | str | None) -> D
         "phash": perceptual_hash(radiograph.thumb),
         "content_score": film.content.score,
         "content_reason": film.content.reason or None,
+        "not_frontal": stated.not_frontal,
+        "modality": stated.modality,
+        "stated_view": stated.view_position,
+        "stated_age_years": stated.age_years,
+        "stated_sex": stated.sex,
+        "burned_in": stated.burned_in,
+        "notes": "|".join(note.code for note in film.notes) or None,
         **film.descriptors,
     }
     if isinstance(mask, str):

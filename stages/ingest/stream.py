@@ -18,6 +18,7 @@ from cxr.errors import ImageError, SourceError
 from cxr.executors import Backend, map_in_order, open_backend
 from cxr.files import write_whole
 from cxr.params import IngestParams, SourceParams
+from cxr.pixels.stated import NOT_FRONTAL
 from cxr.raw.archives import Member, Tree
 from cxr.sources import READERS, Found, SetAside
 from stages.ingest.decode import Job, decode_batch, gave_up, prepare_worker
@@ -28,7 +29,7 @@ PIXELS = "pixels/*.*"  # what in cxr/ decides on pixels and facts
 SAID = [f.name for f in fields(Found) if f.name not in ("member", "mask")]  # what a source says of an image
 NO_BOXES = "[]"  # of an image that was searched for its region in vain
 UNUSABLE_MASK = "unusable mask"
-NOT_FRONTAL = "not a frontal chest radiograph"
+STATED = {"view_position": "stated_view", "age_years": "stated_age_years", "sex": "stated_sex"}  # record: fact
 REJECTED_COLUMNS = ["path", "reason", "detail", "score", "shard", "row"]
 
 
@@ -69,6 +70,8 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
         f"{source}: {len(records)} images ({len(store) - before} files decoded now), "
         f"{len(rejected)} files or rows left out (see {folder}/rejected.csv)"
     )
+    for code, films in records["notes"].dropna().str.split("|").explode().value_counts().items():
+        print(f"{source}: {films} images with the note {code} of their headers (column notes of records.parquet)")
     if unused:
         print(f"{source}: {unused} changed or removed files still lie in the shards; delete {folder} to start clean")
 
@@ -183,15 +186,18 @@ def to_tables(
     bad_mask = table["mask_fault"].notna()
     table["mask"] = table["region"].where(table["mask_sha256"].notna() & ~bad_mask, None)
     unreadable = table["fault"].notna()
-    refused = ~unreadable & (table["content_score"] < min_content_score)
+    refused = ~unreadable & (table["not_frontal"].notna() | (table["content_score"] < min_content_score))
     table["reason"] = np.select([unreadable, refused], ["unreadable image", NOT_FRONTAL], "")
-    table["detail"] = table["fault"].fillna(table["content_reason"])
+    # as `cxr.pixels.examine.Film.refusal` has it
+    table["detail"] = table["fault"].fillna(table["not_frontal"]).fillna(table["content_reason"])
     table["score"] = table["content_score"].round(4)
 
     records = table[~unreadable & ~refused].copy()
     records["image_id"] = f"{source}/" + records["path"]
     records["patient_id"] = f"{source}/" + records["patient_id"]
     records["source"] = source
+    for column, stated in STATED.items():  # where the source does not say, its files may
+        records[column] = records[column].astype(RECORD_COLUMNS[column]).fillna(records[stated])
     set_aside = pd.DataFrame([(s.path, s.reason, s.detail) for s in account.set_aside], columns=REJECTED_COLUMNS[:3])
     masks = table.loc[bad_mask, ["mask_path", "mask_fault"]].set_axis(["path", "detail"], axis=1)
     masks["reason"] = UNUSABLE_MASK
