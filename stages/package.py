@@ -59,9 +59,8 @@ def package(
         shutil.rmtree(release, ignore_errors=True)
         made.rename(release)
         built.replace(bento)
-    print(
-        f"{bento}: version {facts.version}, {bento.stat().st_size / 1e6:.1f} MB, answered one test film as the release does"
-    )
+    size = bento.stat().st_size / 1e6
+    print(f"{bento}: version {facts.version}, {size:.1f} MB, answered one test film as the release does")
 
 
 def check_parity(expected: Prediction, found: Prediction, tolerance: float) -> None:

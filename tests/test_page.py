@@ -12,6 +12,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from cxr.release.model import Release
+from tests.chest_films import chest_film, not_frontal
 from tests.image_files import dicom, draw, jpeg, png
 from tests.live_service import LiveService, serve
 from tests.release_fixture import build_region_release, build_release
@@ -173,6 +174,49 @@ def test_an_error_is_the_services_sentence_in_an_alert(page: Page, images: Path)
     page.choose(images / "chest.jpg")
     assert not page.find("error").is_displayed()
     assert page.find("result").is_displayed()
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    """The service with a release that refuses what is no frontal chest film."""
+    folder = tmp_path_factory.mktemp("strict")
+    with serve(folder, CXR_RELEASE=str(build_release(folder / "release", min_content_score=0.5))) as service:
+        yield service
+
+
+def test_warnings_stand_above_the_answer_and_go_with_it(
+    browser: webdriver.Chrome, strict: LiveService, tmp_path: Path
+) -> None:
+    (tmp_path / "child.dcm").write_bytes(dicom(chest_film(), PatientAge="002Y", BurnedInAnnotation="YES"))
+    (tmp_path / "film.png").write_bytes(png(chest_film()))
+    page = Page(browser, strict.url)
+    page.choose(tmp_path / "child.dcm")
+    shown = [item.text for item in page.find("warnings").find_elements(By.TAG_NAME, "li")]
+    assert len(shown) == 2
+    assert any(
+        text.startswith("The header says 2 years; the films") and text.endswith("18 to 90 years.") for text in shown
+    )
+    assert page.find("warnings").rect["y"] < page.find("predicted").rect["y"]
+    assert "The header says 2 years" in page.find("status").get_attribute("textContent")
+    assert page.text("stated") == "2 years old, letters in the picture"
+    page.choose(tmp_path / "film.png")
+    assert page.find("result").is_displayed()
+    assert not page.find("warnings").is_displayed()
+    assert not page.find("stated").is_displayed()
+    assert page.faults() == []
+
+
+def test_what_is_no_chest_film_is_refused_in_the_alert(
+    browser: webdriver.Chrome, strict: LiveService, tmp_path: Path
+) -> None:
+    (tmp_path / "slice.png").write_bytes(png(not_frontal()["a CT slice"]))
+    page = Page(browser, strict.url)
+    page.choose(tmp_path / "slice.png")
+    assert page.text("error") == (
+        "The image is no upright frontal chest film: it seems to be a CT slice; "
+        "send one PA or AP film of the whole chest, upright."
+    )
+    assert not page.find("result").is_displayed()
 
 
 def test_a_dropped_image_is_classified(page: Page) -> None:
