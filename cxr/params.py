@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cxr.errors import ParamsError
 from cxr.tasks import TASKS, Region, TaskName, Word
+from cxr.words import SexMeaning, ViewMeaning, label_value, plain_word
 
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]  # names a DVC stage and a folder
 PublishedReader = Literal["kermany", "nih", "covid", "rsna", "covid19-pneumonia-normal"]
@@ -68,7 +69,9 @@ class PublishedSource(SourceSection):
 class OwnSource(SourceSection):
     """A source of the user's own: its words are mapped here. `demo` cannot be its origin."""
 
-    words: dict[str, Word] = Field(description="each word of the source and what it means")
+    words: dict[str, Word | None] = Field(
+        description="each word of the source and what it means; null: it says nothing"
+    )
     licence: str | None
 
     @model_validator(mode="after")
@@ -78,41 +81,189 @@ class OwnSource(SourceSection):
         return self
 
 
+Group = Literal["patient", "finding", "view", "split", "study", "age", "sex"]  # of a regular expression
+PathGroup = Literal["patient", "finding", "view", "split"]  # of one that reads the path alone
+
+
+def _groups(pattern: str) -> set[str]:
+    try:
+        return set(re.compile(pattern).groupindex)
+    except re.error as error:
+        raise ValueError(f"not a regular expression ({error})") from None
+
+
+def _mean_one_thing(words: dict[str, Any]) -> dict[str, Any]:
+    first: dict[str, str] = {}
+    for word, meaning in words.items():
+        other = first.setdefault(plain_word(word), word)
+        if words[other] != meaning:
+            raise ValueError(f"{other!r} and {word!r} are one word, and mean {words[other]} and {meaning}; keep one")
+    return words
+
+
+ViewWords = Annotated[dict[str, ViewMeaning], AfterValidator(_mean_one_thing)]
+SexWords = Annotated[dict[str, SexMeaning], AfterValidator(_mean_one_thing)]
+
+
 class FoldersSource(OwnSource):
-    """A folder per class: the image's parent folder is its finding."""
+    """Folders that tell the findings: by a group `finding` of `patient`, or else the folder that holds the image."""
 
     reader: Literal["folders"]
-    patient: str = Field(description="regular expression with a group `patient`, searched in the path of an image")
+    patient: str = Field(
+        description="regular expression searched in the path of an image: its group `patient` names the patient; it "
+        "may have groups `finding`, `view` and `split`, and others that `masks` has too"
+    )
+    masks: dict[Region, str] | None = Field(
+        None,
+        max_length=1,
+        description="region -> regular expression that finds its masks; a mask is of the image that agrees with it in "
+        "all groups that both expressions have",
+    )
     view_position: Literal["PA", "AP"] | None
+    view_words: ViewWords = Field({}, description="words for a view that the project does not know")
 
     @field_validator("patient")
     @classmethod
     def _has_a_group(cls, pattern: str) -> str:
-        try:
-            groups = re.compile(pattern).groupindex
-        except re.error as error:
-            raise ValueError(f"not a regular expression ({error})") from None
-        if "patient" not in groups:
+        if "patient" not in _groups(pattern):
             raise ValueError("no group (?P<patient>...): it is the part of the path that names the patient")
         return pattern
 
+    @model_validator(mode="after")
+    def _masks_share_groups(self) -> "FoldersSource":
+        for region, pattern in (self.masks or {}).items():
+            if not _groups(pattern) & _groups(self.patient):
+                raise ValueError(
+                    f"masks: the expression of {region} has no named group that `patient` has too; a group such as "
+                    "(?P<name>...) in both tells which image a mask is of"
+                )
+        if self.view_position and "view" in _groups(self.patient):
+            raise ValueError("view_position: must be null where the group `view` of `patient` tells the view")
+        return self
 
-class TableSource(OwnSource):
-    """A CSV beside the images, its columns named by `columns` (what the record holds -> column of the CSV)."""
 
-    reader: Literal["table"]
+class Join(Section):
+    """A further table that says more of the rows of the first."""
+
     table: str = Field(min_length=1, description="name of the CSV, or the end of its path")
-    columns: dict[
-        Literal["path", "patient_id", "findings", "view_position", "age_years", "sex", "published_split"] | Region, str
-    ]
+    by: str | Annotated[dict[str, str], Field(min_length=1)] = Field(
+        description="the column that both have, or: column of the first table or group of `extract` -> column of this"
+    )
+
+    @property
+    def keys(self) -> dict[str, str]:
+        return {self.by: self.by} if isinstance(self.by, str) else self.by
+
+
+class Extract(Section):
+    """A part of a cell, or of an image's path where no column is named."""
+
+    column: str | None = None
+    pattern: str = Field(description="regular expression whose groups are called as what they find")
+
+    @field_validator("pattern")
+    @classmethod
+    def _names_what_it_finds(cls, pattern: str) -> str:
+        groups, known = _groups(pattern), get_args(Group)
+        if not groups or not groups <= set(known):
+            found = f"groups {', '.join(sorted(groups))}" if groups else "no named group"
+            raise ValueError(f"{found}; expected (?P<name>...) with a name of {', '.join(known)}")
+        return pattern
+
+
+class LabelValues(Section):
+    """What the cells of label columns mean; numbers are compared as numbers, and an empty cell is always blank."""
+
+    positive: list[str | float] = Field(min_length=1)
+    negative: list[str | float]
+    uncertain: list[str | float] = []
+    blank: list[str | float] = Field([], description="not mentioned, like an empty cell")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, values: Any) -> Any:
+        if isinstance(values, list) and any(isinstance(value, bool) for value in values):
+            raise ValueError("YAML reads yes, no, on, off, true and false as truth values; put them in quotes")
+        return values
 
     @model_validator(mode="after")
-    def _has_the_needed_columns(self) -> "TableSource":
-        missing = {"path", "patient_id", "findings"} - set(self.columns)
+    def _mean_one_thing(self) -> "LabelValues":
+        seen: dict[str | float, str] = {}
+        for meaning, values in self:
+            for value in values:
+                if seen.setdefault(label_value(value), meaning) != meaning:
+                    raise ValueError(f"{value!r} is {seen[label_value(value)]} and {meaning}; keep one")
+        return self
+
+
+Said = Literal["path", "patient_id", "findings", "view_position", "age_years", "sex", "published_split"]
+COLUMN_OF: dict[Group, Said] = {
+    "patient": "patient_id",
+    "finding": "findings",
+    "view": "view_position",
+    "split": "published_split",
+    "age": "age_years",
+    "sex": "sex",
+}
+
+
+class TableSource(OwnSource):
+    """CSVs beside the images, their columns named by `columns` (what the record holds -> column of the CSV)."""
+
+    reader: Literal["table"]
+    table: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] = Field(
+        description="name of the CSV that has a row for each image, or the end of its path; or several such CSVs"
+    )
+    join: list[Join] = []
+    columns: dict[Said | Region, str]
+    extract: list[Extract] = []
+    labels: dict[str, Literal["positive", "negative", "set-aside"]] = Field(
+        {}, description="a column for each finding -> what an uncertain one counts as"
+    )
+    label_values: LabelValues | None = None
+    readers_agree: Literal["majority", "any", "all"] | None = Field(
+        None, description="where an image has a row for each person who read it: how many must call a label positive"
+    )
+    view_words: ViewWords = Field({}, description="words for a view that the project does not know")
+    sex_words: SexWords = Field({}, description="words for a sex that the project does not know")
+    other_words: Word | None = Field(None, description="what every word means that `words` does not hold")
+
+    @property
+    def tables(self) -> list[str]:
+        return [self.table] if isinstance(self.table, str) else self.table
+
+    @model_validator(mode="after")
+    def _says_each_thing_once(self) -> "TableSource":
+        groups = [group for part in self.extract for group in sorted(_groups(part.pattern))]
+        said = [*self.columns, *(COLUMN_OF[group] for group in groups if group in COLUMN_OF)]
+        said += ["findings"] if self.labels else []
+        missing = {"path", "patient_id", "findings"} - set(said)
+        if "path" not in self.columns:
+            raise ValueError("columns: no path, the column that names the image's file")
         if missing:
-            raise ValueError(f"columns: no {', '.join(sorted(missing))}")
+            raise ValueError(
+                f"columns: no {', '.join(sorted(missing))}; a column, a group of `extract` or, for findings, `labels` "
+                "tells it"
+            )
+        twice = {name for name in said if said.count(name) > 1} - {"view_position"}  # two columns can tell one view
+        if twice:
+            raise ValueError(f"{', '.join(sorted(twice))} is told twice by columns, extract or labels; keep one")
         if set(get_args(Region)) <= set(self.columns):
             raise ValueError("columns: both lungs and opacities; a source has masks of one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_have_values_and_words(self) -> "TableSource":
+        if bool(self.labels) != (self.label_values is not None):
+            raise ValueError("labels and label_values: one says what the other's cells mean; give both or neither")
+        if self.readers_agree and not self.labels:
+            raise ValueError("readers_agree: it counts the rows in which a label is positive; give labels")
+        odd = [name for name in self.labels if "|" in name or "," in name]
+        if odd:
+            raise ValueError(f"labels: {odd[0]!r} holds a bar or a comma, which separate findings; rename the column")
+        unknown = [name for name in self.labels if name not in self.words]
+        if unknown and self.other_words is None:
+            raise ValueError(f"labels: words does not say what {', '.join(unknown)} means; add it, or set other_words")
         return self
 
 
@@ -215,6 +366,7 @@ class ValidateParams(Section):
     max_rejected_share: Share = Field(description="of a source's files, unreadable ones included")
     max_odd_share: Share = Field(description="of a source's images outside mean_range or below min_std")
     max_images_per_patient: int = Field(ge=1)
+    min_images_for_patients: int = Field(ge=2, description="fewer images of a source say nothing of its patients")
     min_side: int = Field(ge=1, description="pixels of the published file")
     min_content_score: Share
     age_years: tuple[float, float]
@@ -404,7 +556,10 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 def fault(error) -> str:
     """One of pydantic's errors as a sentence."""
-    where = ".".join(str(part) for part in error["loc"]) or "the file"
+    place = error["loc"]
+    if place[:1] == ("sources",):
+        place = (*place[:2], *place[3:])  # pydantic puts the reader's name between a source and its keys
+    where = ".".join(str(part) for part in place) or "the file"
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key (is it misspelt?)"
     if error["type"] == "missing":

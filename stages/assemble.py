@@ -11,6 +11,7 @@ from cxr.dataset.balance import balance_train
 from cxr.dataset.duplicates import find_duplicates, patient_faults
 from cxr.dataset.labels import NO_CLASS, SEVERAL, read_label, vocabulary_of
 from cxr.dataset.manifest import MANIFEST_COLUMNS, RECORD_COLUMNS, SPLITS, read_table, write_table
+from cxr.dataset.rejected import OF_A_CELL, most_common, told, words_not_understood
 from cxr.dataset.review import decide, read_reviewed, write_review
 from cxr.dataset.splits import connect, fixed_test, patient_pairs, persons, split_groups
 from cxr.dataset.store import read_thumbs
@@ -22,7 +23,6 @@ from cxr.tasks import TASKS, Task
 COPY = "duplicate"
 CONTRADICTING = "duplicates with contradicting labels"
 NEAR_TEST = "shares a patient or an image with kept test images"
-SHOWN_WORDS = 50  # of a source in the report
 
 
 def assemble(
@@ -81,6 +81,9 @@ def assemble(
     report_path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(report_path, (json.dumps(report, indent=2) + "\n").encode())
     print(table_of(report))
+    for source, part in report["sources"].items():
+        for line in told(source, part["words_not_understood"]):
+            print(line)
 
 
 def label_records(
@@ -125,13 +128,6 @@ def _unknown(image: str, source: str, section: SourceParams, finding: str, word:
         f"{image}: finding {word!r} (in {finding!r}, {n} images) is not known for {source}; add it to {where}, or set "
         "assemble.unknown_findings to set-aside"
     )
-
-
-def most_common(words: Counter) -> dict[str, int]:
-    """Counts, the largest first; of a source of free text only the first are told."""
-    ordered = sorted(words.items(), key=lambda item: (-item[1], item[0]))
-    rest = ordered[SHOWN_WORDS:]
-    return dict(ordered[:SHOWN_WORDS]) | ({f"({len(rest)} more words)": sum(n for _, n in rest)} if rest else {})
 
 
 def settle_copies(table: pd.DataFrame, label_priority: list[str]) -> pd.DataFrame:
@@ -201,12 +197,15 @@ def account(
     sources = {}
     for source, left_out in rejected.items():
         records, used = table[table["source"] == source], manifest[manifest["source"] == source]
+        unread = words_not_understood(left_out)
+        left_out = left_out[~left_out["reason"].str.contains(OF_A_CELL)]
         counts = used.groupby(["split", "label"]).size()
         part = {
             "raw": len(left_out) + len(records),
             "rejected_at_ingest": count(left_out["reason"]),
             "left_out_at_assembly": count(records["reason"]),
             "words_left_out": words[source],
+            "words_not_understood": unread,
             "relabelled": int(used["relabelled"].sum()),
             "one_image_under_several_patients": faults.get(source, {}),
             "used": {split: {name: int(counts.get((split, name), 0)) for name in task.classes} for split in SPLITS},

@@ -26,7 +26,7 @@ from cxr.errors import ImageError, SourceError
 from cxr.params import SourceParams
 from cxr.raw.archives import Member, Tree
 from cxr.sources import READERS, Found, SetAside
-from cxr.sources.reading import age, sex
+from cxr.sources.reading import OF_A_CELL, age, sex
 from tests.image_files import dicom
 from tests.tiny_sources import PATIENTS, WRITERS, write_kermany, write_nih
 
@@ -682,7 +682,8 @@ def test_every_file_and_row_is_used_or_set_aside(salted, name: str, data: st.Dat
         row = st.tuples(st.one_of(key, st.just("")), *[CELLS] * (len(columns) - 1))
         tables[path] = data.draw(st.lists(row, max_size=8))
         content[path] = table(columns, *tables[path]).encode()
-    items = list(READERS[name](FakeTree(content), params(name)))
+    every = list(READERS[name](FakeTree(content), params(name)))
+    items = [item for item in every if not (isinstance(item, SetAside) and item.reason in OF_A_CELL)]
     files = set(content) - set(tables)
 
     of_rows = [item for item in items if isinstance(item, SetAside) and item.reason in ROW_REASONS]

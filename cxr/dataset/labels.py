@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from cxr.params import OwnSource, SourceParams
+from cxr.params import OwnSource, SourceParams, TableSource
 from cxr.tasks import Task, Word
 
 NOT_STATED = "finding not stated"
@@ -19,10 +19,14 @@ UNKNOWN = "unknown finding"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """How one source writes: `split` cuts a finding into words, `words` gives each its meaning, None for not stated."""
+    """How one source writes: `split` cuts a finding into words, `words` gives each its meaning, None for not stated.
+
+    `others`: what every other word means; None where it is unknown.
+    """
 
     split: Callable[[str], list[str]]
     words: Mapping[str, Word | None]
+    others: Word | None = None
 
 
 KERMANY: dict[str, Word | None] = {
@@ -78,7 +82,8 @@ def leaves(finding: str) -> list[str]:
 def vocabulary_of(source: SourceParams, pneumonia_findings: Collection[str]) -> Vocabulary:
     """The words of `source`; `pneumonia_findings` are those of NIH's text-mined words that are read as pneumonia."""
     if isinstance(source, OwnSource):
-        return Vocabulary(whole if source.reader == "folders" else at_bars_and_commas, source.words)
+        others = source.other_words if isinstance(source, TableSource) else None
+        return Vocabulary(whole if source.reader == "folders" else at_bars_and_commas, source.words, others)
     if source.reader == "nih":
         meanings = {word: "Pneumonia" if word in pneumonia_findings else "Other" for word in NIH_FINDINGS}
         return Vocabulary(at_bars, {**meanings, "No Finding": "Normal"})
@@ -103,10 +108,10 @@ class Reading:
 def read_label(task: Task, vocabulary: Vocabulary, finding: str) -> Reading:
     """What `finding`, in the words of its source, means in `task`. An empty finding states nothing."""
     words = tuple(dict.fromkeys(vocabulary.split(finding))) if finding.strip() else ("",)
-    unknown = tuple(word for word in words if word and word not in vocabulary.words)
+    unknown = tuple(word for word in words if word and word not in vocabulary.words and vocabulary.others is None)
     if unknown:
         return Reading(None, UNKNOWN, words, unknown)
-    stated = {vocabulary.words[word] for word in words if word} - {None}
+    stated = {vocabulary.words.get(word, vocabulary.others) for word in words if word} - {None}
     classes = {task.reads[word] for word in stated} - {None}
     if not stated:
         return Reading(None, NOT_STATED, words)

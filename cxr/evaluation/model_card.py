@@ -16,6 +16,10 @@ LIMITS_OF_CLASSES = (
     "believing the overall ones.",
     "Probabilities hold for the class shares of the test split; where a class is rarer, they are too high for it.",
 )
+LIMIT_OF_PATIENTS = (
+    "In {source} every image has a patient of its own. Unless the source has one film a patient, two films of one "
+    "patient may sit in train and test, and every measure of it is too good."
+)
 LIMITS_OF_REGIONS = (
     "A mask is as good as those it was trained on, and follows their convention: whether the heart's shadow belongs to "
     "the lungs, or how wide a box around an opacity is.",
@@ -41,8 +45,18 @@ def card(
         "data_warnings": [e["sentence"] for v in validations for e in v["expectations"] if not e["success"]],
         "metrics": metrics["slices"],
         "gate": [rule["sentence"] for rule in gate["rules"]],
-        "limits": [*LIMITS, *(LIMITS_OF_REGIONS if TASKS[facts.task].localises else LIMITS_OF_CLASSES)],
+        "limits": [
+            *LIMITS,
+            *(LIMITS_OF_REGIONS if TASKS[facts.task].localises else LIMITS_OF_CLASSES),
+            *(LIMIT_OF_PATIENTS.format(source=source) for source in _without_patients(validations)),
+        ],
     }
+
+
+def _without_patients(validations: list[dict]) -> list[str]:
+    """The sources in which every image has a patient of its own, as `validate@records` found them."""
+    judged = [e for v in validations for e in v["expectations"] if e["column"] == "images_per_patient"]
+    return [source for e in judged if not e["success"] for source in e["failing_rows"]]
 
 
 def to_markdown(values: dict) -> str:

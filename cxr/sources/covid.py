@@ -20,18 +20,23 @@ from pathlib import PurePosixPath
 from cxr.errors import SourceError
 from cxr.params import PublishedSource
 from cxr.raw.archives import Member, Tree
-from cxr.sources.reading import Found, Row, SetAside, age, by_key, is_image, not_an_image, read_csv, sex
+from cxr.sources.reading import (
+    Found,
+    Row,
+    SetAside,
+    age,
+    by_key,
+    cell_faults,
+    is_image,
+    not_an_image,
+    read_csv,
+    sex,
+    stated_view,
+    view_fault,
+)
+from cxr.words import view_of
 
 COLUMNS = ("patientid", "finding", "view", "modality")  # age, sex and license are optional: not all three state them
-VIEWS = {
-    "PA": "PA",
-    "AP": "AP",
-    "AP Supine": "AP",
-    "AP erect": "AP",
-    "AP semi erect": "AP",
-    "L": "LL",
-    "Lateral": "LL",
-}
 MASKED = "covid-chestxray-dataset"
 MASK_FOLDERS = ("lung-masks", "lungVAE-masks")  # the former is believed before the latter
 
@@ -93,13 +98,17 @@ def _read_images(
         mask = masks.get(_key(path.name)) if collection.name == MASKED else None
         if mask:
             masked.add(mask.path)
-        fault = _not_frontal(row, member.path)
-        yield fault or Found(
+        view = view_of(row["view"])
+        if fault := _no_x_ray(row, member.path) or view_fault(member.path, view, row["view"]):
+            yield fault
+            continue
+        yield from cell_faults(row.where, row.get("age", ""), row.get("sex", ""))
+        yield Found(
             path=member.path,
             member=member,
             patient_id=f"{collection.name}/{_patient(row['patientid'])}",
             findings=row["finding"],
-            view_position=VIEWS[row["view"]],
+            view_position=stated_view(view),
             age_years=age(row.get("age", "")),
             sex=sex(row.get("sex", "")),
             licence=row.get("license") or None,
@@ -143,12 +152,6 @@ def _patient(patient_id: str) -> str:
     return re.sub(r"^(COVID-\d+)[a-z]$", r"\1", patient_id)
 
 
-def _not_frontal(row: Row, path: str) -> SetAside | None:
+def _no_x_ray(row: Row, path: str) -> SetAside | None:
     view, modality = row["view"], row["modality"]
-    if modality != "X-ray":
-        return SetAside(path, "not an X-ray", f"modality {modality!r}, view {view!r}")
-    if view in ("", "?"):
-        return SetAside(path, "view position not stated")
-    if VIEWS.get(view) not in ("PA", "AP"):
-        return SetAside(path, "not a frontal view", f"view {view!r}")
-    return None
+    return None if modality == "X-ray" else SetAside(path, "not an X-ray", f"modality {modality!r}, view {view!r}")

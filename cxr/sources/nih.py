@@ -14,10 +14,24 @@ from pathlib import PurePosixPath
 from cxr.errors import SourceError
 from cxr.params import PublishedSource
 from cxr.raw.archives import Member, Tree
-from cxr.sources.reading import Found, Row, SetAside, age, by_key, is_image, not_an_image, read_csv, read_text, sex
+from cxr.sources.reading import (
+    Found,
+    Row,
+    SetAside,
+    age,
+    by_key,
+    cell_faults,
+    is_image,
+    not_an_image,
+    read_csv,
+    read_text,
+    sex,
+    stated_view,
+    view_fault,
+)
+from cxr.words import view_of
 
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
-VIEWS = ("PA", "AP")
 
 
 def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
@@ -35,18 +49,17 @@ def read(tree: Tree, params: PublishedSource) -> Iterator[Found | SetAside]:
             yield SetAside(member.path, "image without a row")
             continue
         seen.add(name)
-        view = row["View Position"]
-        if view not in VIEWS:
-            yield SetAside(
-                member.path, "not a frontal view", f"View Position {view!r} is not one of {', '.join(VIEWS)}"
-            )
+        view = view_of(row["View Position"])
+        if fault := view_fault(member.path, view, row["View Position"]):
+            yield fault
             continue
+        yield from cell_faults(row.where, row["Patient Age"], row["Patient Gender"])
         yield Found(
             path=member.path,
             member=member,
             patient_id=row["Patient ID"],
             findings=row["Finding Labels"],
-            view_position=view,
+            view_position=stated_view(view),
             age_years=age(row["Patient Age"]),
             sex=sex(row["Patient Gender"]),
             published_split=published.get(name),

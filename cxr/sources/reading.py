@@ -2,10 +2,11 @@
 
 import codecs
 import csv
+import gzip
 import io
-import re
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import PurePosixPath
@@ -16,14 +17,25 @@ from pydicom import Dataset
 
 from cxr.errors import ImageError, SourceError
 from cxr.pixels.dicom import is_dicom, read_tags
-from cxr.raw.archives import Member
+from cxr.raw.archives import MAX_FILE_BYTES, Member
 from cxr.tasks import Region
+from cxr.words import NOT_STATED, SexMeaning, ViewMeaning, age_of, sex_of, shown
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+GZIP = b"\x1f\x8b"
 SEPARATORS = (",", ";", "\t")  # of a table; Excel writes ; where , stands in numbers
-UNITS_A_YEAR = {"M": 12, "W": 52.1775, "D": 365.2425}
 FRONTAL = ("PA", "AP")
 OTHER_VIEWS = ("LL", "RL", "LLD", "RLD", "LLO", "RLO", "RAO", "LAO", "RPO", "LPO", "L", "LATERAL")  # words, not names
+
+SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+NOT_FRONTAL = "not a frontal view"
+VIEW_NOT_STATED = "view position not stated"
+UNREAD = " not understood"  # ends each reason of this kind
+VIEW_UNREAD, AGE_UNREAD, SEX_UNREAD = f"view position{UNREAD}", f"age{UNREAD}", f"sex{UNREAD}"
+OF_A_CELL = (AGE_UNREAD, SEX_UNREAD)  # the image of such a line is used
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,8 @@ def _open_text(member: Member) -> io.TextIOWrapper:
         data = member.read()
     except ImageError as error:
         raise SourceError(f"{member.path}: this text cannot be read: {error}") from None
+    if data.startswith(GZIP) and member.path.lower().endswith(".gz"):
+        data = _unpacked(member.path, data)
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         text = data.decode(encoding)
@@ -110,6 +124,18 @@ def _open_text(member: Member) -> io.TextIOWrapper:
         )
     # decoded twice, since io.StringIO takes four bytes a character
     return io.TextIOWrapper(io.BytesIO(data), encoding, errors="replace", newline="")
+
+
+def _unpacked(path: str, data: bytes) -> bytes:
+    """What a gzip file holds. Raises SourceError for a broken one, and for one that holds more than any table."""
+    try:
+        with gzip.open(io.BytesIO(data)) as file:
+            whole = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+    if len(whole) > MAX_FILE_BYTES:
+        raise SourceError(f"{path}: unpacks to more than {MAX_FILE_BYTES:,} bytes; is this a table?")
+    return whole
 
 
 def read_csv(member: Member, needed: Iterable[str]) -> list[Row]:
@@ -216,17 +242,42 @@ def _read_header(file: BinaryIO, tags: list[str]) -> Dataset | None:
 
 
 def age(text: str) -> float | None:
-    """Years from a cell such as `57`, `057Y`, `018M`, `003W`, `010D` or `50+`; None where it is no age of a person."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([YMWD+]?)", text.strip(), re.IGNORECASE)
-    if match is None:
-        return None
-    years = float(match[1]) / UNITS_A_YEAR.get(match[2].upper(), 1)
-    return years if 0 <= years <= 120 else None
+    """Years from a cell; None where none is stated or understood, see `cxr.words`."""
+    years = age_of(text)
+    return years if isinstance(years, float) else None
 
 
 def sex(text: str) -> str | None:
-    """M, F or O as in DICOM, from these letters or the English words."""
-    return {"MALE": "M", "FEMALE": "F", "OTHER": "O", "M": "M", "F": "F", "O": "O"}.get(text.strip().upper())
+    """M, F or O as in DICOM; None where none is stated or understood."""
+    meaning = sex_of(text)
+    return None if meaning == NOT_STATED else meaning
+
+
+def cell_faults(
+    where: str, age_cell: str, sex_cell: str, sex_words: Mapping[str, SexMeaning] | None = None
+) -> Iterator[SetAside]:
+    """What is stated of the age and the sex and not understood. The image is used; only the cell is left out."""
+    if age_of(age_cell) is None:
+        yield SetAside(where, AGE_UNREAD, shown(age_cell))
+    if sex_of(sex_cell, sex_words) is None:
+        yield SetAside(where, SEX_UNREAD, shown(sex_cell))
+
+
+def stated_view(meaning: ViewMeaning | None) -> str | None:
+    """PA or AP; None where a frontal view does not say which."""
+    return meaning if meaning in FRONTAL else None
+
+
+def view_fault(path: str, meaning: ViewMeaning | None, text: str) -> SetAside | None:
+    """Why an image whose table says `text` of its view is left out; None for a frontal view.
+
+    `meaning`: see `cxr.words.view_of`.
+    """
+    if meaning is None:
+        return SetAside(path, VIEW_UNREAD, shown(text))
+    if meaning == NOT_STATED:
+        return SetAside(path, VIEW_NOT_STATED)
+    return SetAside(path, NOT_FRONTAL, f"view {shown(text)}") if meaning == "other" else None
 
 
 def frontal_fault(path: str, view: str) -> SetAside | None:
@@ -234,5 +285,5 @@ def frontal_fault(path: str, view: str) -> SetAside | None:
     if view in FRONTAL:
         return None
     if not view:
-        return SetAside(path, "view position not stated")
-    return SetAside(path, "not a frontal view", f"view {view}" if view in OTHER_VIEWS else "")
+        return SetAside(path, VIEW_NOT_STATED)
+    return SetAside(path, NOT_FRONTAL, f"view {view}" if view in OTHER_VIEWS else "")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 import cxr
 from cxr.dataset.manifest import RECORD_COLUMNS, write_table
+from cxr.dataset.rejected import told, words_not_understood
 from cxr.dataset.seen import Seen
 from cxr.dataset.store import Key, ShardStore
 from cxr.errors import ImageError, SourceError
@@ -72,6 +73,8 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
     )
     for code, films in records["notes"].dropna().str.split("|").explode().value_counts().items():
         print(f"{source}: {films} images with the note {code} of their headers (column notes of records.parquet)")
+    for line in told(source, words_not_understood(rejected)):
+        print(line)
     if unused:
         print(f"{source}: {unused} changed or removed files still lie in the shards; delete {folder} to start clean")
 

@@ -10,6 +10,7 @@ import pandas as pd
 from checks.page import Gallery, refused_images, write_page
 from checks.suites import Result, Table, hold, measured, write_report
 from cxr.dataset.manifest import RECORD_COLUMNS, SPLITS
+from cxr.dataset.rejected import OF_A_CELL
 from cxr.dataset.store import read_thumbs
 from cxr.params import ValidateParams
 from cxr.tasks import Region
@@ -49,6 +50,14 @@ def expectations(sources: Iterable[str], params: ValidateParams) -> dict[str, li
                 column="odd_share",
                 max_value=params.max_odd_share,
                 notes="one image near black or white is an odd image, many were decoded wrongly",
+            ),
+            e.ExpectColumnValuesToBeBetween(
+                column="images_per_patient",
+                min_value=1,
+                strict_min=True,
+                severity="warning",
+                notes="every image has a patient of its own; unless the source has one film a patient, two films of "
+                "one patient may sit in train and test: name the patient in params.yaml",
             ),
         ],
         "images": [
@@ -159,7 +168,9 @@ def tables(by_source: dict[str, pd.DataFrame], rejected: pd.DataFrame, params: V
 
 def _shares(source: str, records: pd.DataFrame, rejected: pd.DataFrame, params: ValidateParams) -> dict:
     """One row of the table of sources; shares are of its files, 0 to 1."""
-    files = len(records) + int((~rejected["reason"].str.contains(OF_A_ROW)).sum())
+    of_files = ~rejected["reason"].str.contains(OF_A_ROW) & ~rejected["reason"].str.contains(OF_A_CELL)
+    files = len(records) + int(of_files.sum())
+    patients = int(records["patient_id"].nunique()) if len(records) >= params.min_images_for_patients else 0
     odd = ~records["mean"].between(*params.mean_range) | (records["contrast"] < params.min_std)
     return {
         "source": source,
@@ -168,6 +179,7 @@ def _shares(source: str, records: pd.DataFrame, rejected: pd.DataFrame, params: 
         "unreadable_share": int(rejected["reason"].str.contains(UNREADABLE).sum()) / files,
         "rejected_share": 1 - len(records) / files,
         "odd_share": float(odd.mean()),
+        "images_per_patient": len(records) / patients if patients else np.nan,
     }
 
 
