@@ -207,7 +207,9 @@ def build(network: dict, steps: int) -> keras.Model:
     params = PARAMS.train.model_copy(update=network)
     model = build_model(params, EPOCH_SIZE, len(CLASSES))
     model = keras.Model(model.input, model.output["probabilities"])
-    model.compile(make_optimizer(params, params.learning_rate, 1, steps), make_loss(params), metrics=["accuracy"])
+    model.compile(
+        make_optimizer(params, params.learning_rate, 1, steps), make_loss(params, False), metrics=["accuracy"]
+    )
     return model
 
 

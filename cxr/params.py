@@ -404,12 +404,12 @@ class ScheduleParams(Section):
     name: Literal["constant", "plateau", "step", "cosine"]
     factor: float = Field(gt=0, lt=1, description="of plateau and step, by which the rate falls")
     epochs: int = Field(ge=1, description="of plateau, without a lower val loss; of step, between two falls")
-    warmup_epochs: float = Field(ge=0, description="from zero to the whole rate; not with plateau")
+    warmup_epochs: float = Field(ge=0, description="from zero to the whole rate; of constant and cosine")
 
     @model_validator(mode="after")
-    def _plateau_sets_the_rate_itself(self) -> "ScheduleParams":
-        if self.name == "plateau" and self.warmup_epochs:
-            raise ValueError("warmup_epochs must be 0 with plateau, which sets the rate itself")
+    def _warms_up_what_can(self) -> "ScheduleParams":
+        if self.name in ("plateau", "step") and self.warmup_epochs:
+            raise ValueError(f"warmup_epochs must be 0 with {self.name}; constant and cosine have a warm-up")
         return self
 
 

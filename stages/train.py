@@ -1,12 +1,10 @@
 """Train on the train split; the val split chooses the epoch and nothing else."""
 
 import hashlib
-import json
 import os
-import re
 import shutil
 import tempfile
-import zipfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
@@ -23,6 +21,9 @@ from cxr.params import TrainParams, load_params
 from cxr.tasks import TASKS, TaskName
 
 if TYPE_CHECKING:
+    import keras
+    from dvclive.live import Live
+
     from cxr.training.batches import Batches
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -31,15 +32,39 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 def train(
     task: TaskName, params: TrainParams, seed: int, manifest: Path, images: Path, model_path: Path, history: Path
 ) -> None:
+    """Fit the members of the ensemble one after the other and write them as one model.
+
+    `images`: the folder of the shards. `history`: the folder of DVCLive's curves. `checkpoint` beside `model_path`
+    keeps what a killed run needs to go on, until the model is written. Of several machines, number 0 alone writes.
+    Raises CxrError where a split lacks a class, and for what cannot be built or fitted.
+    """
     from dvclive.live import Live
 
-    from cxr.models import build_model, in_float32
+    from cxr.models import save_model
     from cxr.models.ensemble import combine
     from cxr.training import distribution
-    from cxr.training.fit import fit, make_deterministic
 
     place = distribution.connect()
-    classes = TASKS[task].classes
+    train_rows, val_rows = rows_of_splits(task, manifest)
+    model_path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = model_path.parent / "checkpoint" / settings_digest(task, params, seed, manifest)
+    with distribution.scope(), ExitStack() as stack:
+        if place.writes:
+            drop_others(checkpoint, place.processes)
+            live = stack.enter_context(Live(str(history), save_dvc_exp=False, dvcyaml=None))
+        else:
+            live, checkpoint = None, Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        members = fit_members(task, params, seed, train_rows, val_rows, images, checkpoint, partial(log_epoch, live))
+        if live is None:
+            return
+        live.summary["epochs_run"] = live.step
+        live.make_summary()
+        save_model(combine(members, params.views, TASKS[task].localises), model_path)
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+
+
+def rows_of_splits(task: TaskName, manifest: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of train that an epoch shows, and those of val. Raises CxrError where they lack a class of the task."""
     table = read_table(manifest, MANIFEST_COLUMNS)
     train_rows = table[(table["split"] == "train") & (table["copies"] > 0)]
     val_rows = table[table["split"] == "val"]
@@ -49,48 +74,58 @@ def train(
                 f"train: no {name} image of class {', '.join(sorted(absent))} in {manifest}; add a source that has "
                 "some, or change assemble or task"
             )
-    answers = read_masks(images, val_rows) if TASKS[task].localises else class_codes(val_rows, classes)
-    val = read_images(images, val_rows), answers
-    model_path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = model_path.parent / "checkpoint" / settings_digest(task, params, seed, manifest)
-    with distribution.scope(), tempfile.TemporaryDirectory(dir=model_path.parent) as folder, ExitStack() as stack:
-        if place.writes:
-            for other in checkpoint.parent.glob("*"):
-                if other != checkpoint or place.processes > 1:  # of several, each would go on from where it was
-                    shutil.rmtree(other)
-            live = stack.enter_context(Live(str(history), save_dvc_exp=False, dvcyaml=None))
-        else:
-            live, checkpoint = None, Path(folder) / "checkpoint"
+    return train_rows, val_rows
 
-        def log_epoch(member: int, logs: dict[str, float]) -> None:
-            if live is None:
-                return
-            for name, value in logs.items():
-                live.log_metric(f"member{member}/{name}" if params.ensemble > 1 else name, value)
-            live.next_step()
 
-        members = []
-        for member in range(params.ensemble):
-            make_deterministic(seed + member)
-            batches = batches_of(train_rows, images, task, params, seed + member)
-            model = build_model(params, val[0].shape[1], len(classes))
-            if member == 0:
-                print(
-                    f"{params.model}: {model.count_params():,} parameters; {len(batches.shown)} images an epoch, "
-                    f"{len(val_rows)} in val"
-                )
-            fit(model, batches, *val, params, checkpoint / str(member), partial(log_epoch, member))
-            members.append(in_float32(model, params, len(classes)))
-        if live is None:
-            return
-        model = combine(members, params)
-        live.summary["epochs_run"] = live.step
-        live.make_summary()
-        whole = Path(folder) / "model.keras"
-        model.save(whole)
-        make_repeatable(whole)
-        whole.replace(model_path)
-    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+def drop_others(checkpoint: Path, processes: int) -> None:
+    """Remove what runs of other settings left; of several processes, each would go on from where it was: all of it."""
+    for other in checkpoint.parent.glob("*"):
+        if other != checkpoint or processes > 1:
+            shutil.rmtree(other)
+
+
+def log_epoch(live: "Live | None", prefix: str, logs: dict[str, float]) -> None:
+    """Add an epoch to DVCLive's curves, in the process that writes them."""
+    if live is not None:
+        for name, value in logs.items():
+            live.log_metric(prefix + name, value)
+        live.next_step()
+
+
+def fit_members(
+    task: TaskName,
+    params: TrainParams,
+    seed: int,
+    train_rows: pd.DataFrame,
+    val_rows: pd.DataFrame,
+    images: Path,
+    checkpoint: Path,
+    log: Callable[[str, dict[str, float]], None],
+) -> list["keras.Model"]:
+    """The trained members, which compute in float32, each from a seed of its own.
+
+    `log` takes the prefix of a member's measures and those of each epoch.
+    """
+    from cxr.models import build_model, in_float32
+    from cxr.training.fit import fit, make_deterministic
+
+    chosen = TASKS[task]
+    pixels = read_images(images, val_rows)
+    answers = read_masks(images, val_rows) if chosen.localises else class_codes(val_rows, chosen.classes)
+    members = []
+    for member in range(params.ensemble):
+        make_deterministic(seed + member)
+        batches = batches_of(train_rows, images, task, params, seed + member)
+        model = build_model(params, pixels.shape[1], len(chosen.classes))
+        if member == 0:
+            print(
+                f"{params.model}: {model.count_params():,} parameters; {len(batches.shown)} images an epoch, "
+                f"{len(val_rows)} in val"
+            )
+        prefix = f"member{member}/" if params.ensemble > 1 else ""
+        fit(model, batches, pixels, answers, params, checkpoint / str(member), partial(log, prefix))
+        members.append(in_float32(model, params, len(chosen.classes)))
+    return members
 
 
 def batches_of(rows: pd.DataFrame, images: Path, task: TaskName, params: TrainParams, seed: int) -> "Batches":
@@ -118,23 +153,6 @@ def settings_digest(task: TaskName, params: TrainParams, seed: int, manifest: Pa
     for path in sorted([*library.glob("models/*.py"), *library.glob("training/*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def make_repeatable(path: Path) -> None:
-    """Take the time of saving and memory addresses out of a .keras archive: equal weights are then an equal file."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    metadata = json.loads(members["metadata.json"])
-    members["metadata.json"] = json.dumps({k: v for k, v in metadata.items() if k != "date_saved"}).encode()
-    shared: dict[bytes, bytes] = {}  # Keras tells shared objects by their address; any number tells them apart
-    members["config.json"] = re.sub(
-        rb'(?<="shared_object_id": )\d+',
-        lambda found: shared.setdefault(found[0], str(len(shared)).encode()),
-        members["config.json"],
-    )
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(zipfile.ZipInfo(name), data)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from cxr.params import TrainParams, ViewParams, load_params
+from cxr.params import ViewParams, load_params
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
-from cxr.models import build_model, load_model
+from cxr.models import build_model, load_model, save_model
 from cxr.models.ensemble import Views, combine, views
 from cxr.release.model import OUTPUTS, OpenVinoModel
 from tests.tiny_sources import picture
@@ -34,10 +34,6 @@ def members() -> list[keras.Model]:
     return models
 
 
-def settings(views: ViewParams, model: str = "cnn") -> TrainParams:
-    return load_params().train.model_copy(update={"views": views, "model": model})
-
-
 def answers(model: keras.Model, images: np.ndarray = IMAGES) -> dict[str, np.ndarray]:
     return model.predict(images[..., np.newaxis], verbose=0)
 
@@ -48,12 +44,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def test_one_member_seen_once_is_left_as_it_is(members):
-    assert combine(members[:1], settings(NO_VIEWS)) is members[0]
+    assert combine(members[:1], NO_VIEWS, False) is members[0]
 
 
 @pytest.mark.parametrize("params", [NO_VIEWS, MOVED])
 def test_logits_are_averaged_and_the_heatmap_stays_exact(members, params):
-    found = answers(combine(members, settings(params)))
+    found = answers(combine(members, params, False))
     seen = IMAGES if params is NO_VIEWS else np.asarray(Views(views(params))(IMAGES[..., np.newaxis]))[..., 0]
     each = [answers(member, seen) for member in members]
     heatmap = np.mean([answer["heatmap"] for answer in each], axis=0)
@@ -80,9 +76,9 @@ def test_a_view_is_the_image_moved_with_its_edge_repeated():
 
 
 def test_it_is_saved_and_exported_whole(members, tmp_path):
-    model = combine(members, settings(MOVED))
+    model = combine(members, MOVED, False)
     expected = answers(model)
-    model.save(tmp_path / "model.keras")
+    save_model(model, tmp_path / "model.keras")
     model.export(str(tmp_path / "model.xml"), format="openvino", verbose=False)
     loaded, exported = answers(load_model(tmp_path / "model.keras")), OpenVinoModel(tmp_path / "model.xml")(IMAGES)
     for name in OUTPUTS:
@@ -92,15 +88,16 @@ def test_it_is_saved_and_exported_whole(members, tmp_path):
 
 def test_another_process_loads_it(members, tmp_path):
     """One that knows of no ensemble, as `evaluate` and `package` do not."""
-    combine(members, settings(MOVED)).save(tmp_path / "model.keras")
+    save_model(combine(members, MOVED, False), tmp_path / "model.keras")
     path = str(tmp_path / "model.keras")
     program = f"from pathlib import Path; from cxr.models import load_model; load_model(Path({path!r}))"
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
 
 
 def test_masks_are_averaged_pixel_by_pixel():
-    pair = [build_model(settings(NO_VIEWS, "unet"), SIZE, 2) for _ in range(2)]
-    found = answers(combine(pair, settings(NO_VIEWS, "unet")))
+    params = load_params().train.model_copy(update={"model": "unet"})
+    pair = [build_model(params, SIZE, 2) for _ in range(2)]
+    found = answers(combine(pair, NO_VIEWS, True))
     heatmap = np.mean([answers(member)["heatmap"] for member in pair], axis=0)
     assert np.abs(found["heatmap"] - heatmap).max() < 1e-5
     shares = softmax(heatmap.reshape(-1, 2)).reshape(heatmap.shape).mean(axis=(1, 2))

@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
-from cxr.models import build_model, in_float32, min_side
+from cxr.models import build_model, in_float32, load_model, min_side, save_model
 from cxr.models.heads import Head
 from cxr.models.squeezenet import squeezenet
 from cxr.models.transfer import BACKBONES, CONVENTIONS, freeze
@@ -139,6 +139,31 @@ def test_what_was_trained_in_bfloat16_answers_in_float32(name, dense):
     assert {layer.compute_dtype for layer in same.layers[1:]} <= {"float32", "uint8"}
     low, full = (np.asarray(each(noise(32), training=False)["probabilities"]) for each in (model, same))
     assert 0 < np.abs(low - full).max() < 0.05
+
+
+@pytest.mark.parametrize(("name", "precision"), [("cnn", "bfloat16"), ("mobilenetv2", "float32"), ("unet", "float32")])
+def test_equal_weights_are_an_equal_file_and_load_as_they_were(tmp_path, name, precision):
+    """Of models built one behind the other, whose layers lie elsewhere in memory."""
+    classes = 2 if name == "unet" else 3
+    models = []
+    for folder in ("first", "second"):
+        keras.utils.set_random_seed(1)
+        keras.utils.clear_session()  # or the second one's layers are counted on
+        models.append(build_model(settings(name, precision=precision), 32, classes))
+        (tmp_path / folder).mkdir()
+        save_model(models[-1], tmp_path / folder / "model.keras")
+    files = [tmp_path / folder / "model.keras" for folder in ("first", "second")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert list(files[0].parent.iterdir()) == [files[0]]
+    expected = models[0].predict(noise(32), verbose=0)
+    for load in (load_model, keras.saving.load_model):
+        loaded = load(files[0])
+        assert same(loaded.get_weights(), models[0].get_weights())
+        found = loaded.predict(noise(32), verbose=0)
+        assert all((found[key] == expected[key]).all() for key in OUTPUTS)
+    models[1].trainable_weights[0].assign_add(models[1].trainable_weights[0] * 0 + 1)
+    save_model(models[1], files[1])
+    assert files[0].read_bytes() != files[1].read_bytes()
 
 
 @pytest.mark.parametrize("name", ["nam2022", "inceptionv3", "xception", "vgg16", "cnn"])

@@ -79,7 +79,7 @@ def test_the_recipe_of_a_published_system_does_not_follow_ours(name, base):
         "precision": "bfloat16",
     }
     other["train"] |= {"optimizer": {"name": "sgd", "momentum": 0.1, "weight_decay": 0.1}}
-    other["train"] |= {"schedule": {"name": "step", "factor": 0.9, "epochs": 77, "warmup_epochs": 1}}
+    other["train"] |= {"schedule": {"name": "step", "factor": 0.9, "epochs": 77, "warmup_epochs": 0}}
     other["train"]["fine_tune"] = {"epochs": 5, "learning_rate": 0.7, "freeze": 0}
     other["train"]["augment"] = {key: not value if isinstance(value, bool) else 0.3 for key, value in
                                  base["train"]["augment"].items()}  # fmt: skip

@@ -122,7 +122,7 @@ def throughput(network: str, precision: str, batch_size: int, films: Films, imag
     labels = films.labels("pneumonia")[rows]
     real = Batches(films.images[rows], labels, ones, ones, 2, batch_size, params.augment, 0)
     trained.compile(
-        optimizer=make_optimizer(params, params.learning_rate, params.epochs, len(real)), loss=make_loss(params)
+        optimizer=make_optimizer(params, params.learning_rate, params.epochs, len(real)), loss=make_loss(params, False)
     )
     inputs = {"constant": Constant(real), "real": real}
     first = {name: epoch_seconds(trained, batches) for name, batches in inputs.items()}

@@ -74,7 +74,7 @@ def train_and_test(job: Job, clock: Clock) -> dict:
         as_params(recipe | {"precision": "float32", "weights": "none"}), preset["size"], len(per_class)
     )
     shipped.set_weights(model.get_weights())
-    answering = combine([shipped], params)
+    answering = combine([shipped], params.views, False)
     return {
         "preset": preset["name"],
         "task": preset["task"],

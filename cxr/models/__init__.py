@@ -1,6 +1,9 @@
 """Networks from typed params. Every one takes uint8 (n, size, size, 1) and has the three named outputs."""
 
 import contextlib
+import json
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from cxr.errors import CxrError
+from cxr.files import writing
 from cxr.models import cnn, transfer
 from cxr.models.heads import attach
 from cxr.models.unet import SIDES, unet
@@ -83,8 +87,27 @@ def min_side(params: "TrainParams") -> int:
     return {"nam2022": NAM_SIDE, "small": 8, "unet": 2 * SIDES}.get(params.model, 2 ** len(params.widths))
 
 
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a `.keras` file whose bytes depend on the network and its weights alone, for `load_model` or Keras.
+
+    Keras's own `save` adds the time and memory addresses, so that no two files are alike and all that is made of the
+    model would be made again. The three members of the file are those of `save`: https://keras.io/guides/serialization_and_saving.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        weights = Path(folder) / "model.weights.h5"
+        model.save_weights(weights)
+        members = {
+            "metadata.json": json.dumps({"keras_version": keras.version()}),
+            "config.json": model.to_json(),
+            weights.name: weights.read_bytes(),
+        }
+    with writing(path) as part, zipfile.ZipFile(part, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # of no date
+
+
 def load_model(path: Path) -> keras.Model:
-    """A model that `train` saved, for prediction."""
+    """A model that `save_model` wrote, for prediction."""
     from cxr.models import ensemble  # noqa: F401  # Keras must know the layers of one that was combined
 
     return keras.saving.load_model(path, compile=False)

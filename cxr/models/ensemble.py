@@ -9,11 +9,13 @@ from keras import layers, ops
 from cxr.models.unet import Shares
 
 if TYPE_CHECKING:
-    from cxr.params import TrainParams, ViewParams
+    from cxr.params import ViewParams
 
 
-def combine(members: list[keras.Model], params: "TrainParams") -> keras.Model:
+def combine(members: list[keras.Model], params: "ViewParams", localises: bool) -> keras.Model:
     """One model of the three outputs (see `cxr.models.build_model`) that averages the logits of all members and views.
+
+    `localises`: the members answer for every pixel, and so does the whole.
 
     So the heatmap, averaged as well, is exact still. The views are averaged as they lie: they move an image by a tenth
     of a side at most, less than a cell of most networks' heatmaps, and blur a finer one by as much. embedding: those of
@@ -21,7 +23,7 @@ def combine(members: list[keras.Model], params: "TrainParams") -> keras.Model:
     are trained alike from other seeds.
     """
     size = members[0].input.shape[1]
-    moves = views(params.views)
+    moves = views(params)
     if len(members) == 1 and len(moves) == 1:
         return members[0]
     inputs = keras.Input((size, size, 1), dtype="uint8", name="image")
@@ -36,7 +38,7 @@ def combine(members: list[keras.Model], params: "TrainParams") -> keras.Model:
         embeddings.append(over_views(answer["embedding"]))
     heatmap = layers.Average(name="heatmap")(heatmaps) if len(members) > 1 else heatmaps[0]
     embedding = layers.Concatenate(name="embedding")(embeddings) if len(members) > 1 else embeddings[0]
-    if params.model == "unet":
+    if localises:
         probabilities = Shares(name="probabilities")(heatmap)
     else:
         logits = layers.GlobalAveragePooling2D(name="logits")(heatmap)

@@ -11,7 +11,7 @@ from cxr.models import transfer
 from cxr.training import distribution
 from cxr.training.batches import Batches
 from cxr.training.checkpoint import Keeper, Saved, phases
-from cxr.training.recipe import make_loss, make_metrics, make_optimizer
+from cxr.training.recipe import make_callbacks, make_loss, make_metrics, make_optimizer
 
 if TYPE_CHECKING:
     from cxr.params import TrainParams
@@ -28,27 +28,16 @@ def fit(
 ) -> None:
     """Train `model` in place and leave it with the weights of the epoch of lowest val loss.
 
-    `val_images`: uint8 (n, size, size). `val_labels`: int (n,), or with masks in `train` the masks, uint8
-    (n, size, size). `folder` takes what a killed run needs to go on after
-    its last whole epoch, ending with the weights of one that was not killed; what it holds must come from the same
-    settings and data. `log_epoch` is told of every epoch in order, of those before an interruption too. The val loss
-    weighs every class alike, for val keeps its prevalence whatever the balance of train. Raises CxrError on a loss
-    that is not finite; the epoch before it stays in `folder`.
+    `val_images`: uint8 (n, size, size). `val_labels`: int (n,), or the masks, uint8 (n, size, size), where `train` has
+    masks: the model then learns these. `folder` takes what a killed run needs to go on after its last whole epoch and
+    to end with the same weights; what it holds must come from the same settings and data. `log_epoch` is told of every
+    epoch in order, of those before an interruption too. Raises CxrError on a loss that is not finite; the epoch before
+    it stays in `folder`.
     """
-    trained = keras.Model(model.input, model.output["probabilities" if train.masks is None else "heatmap"])
+    localises = train.masks is not None
+    trained = keras.Model(model.input, model.output["heatmap" if localises else "probabilities"])
     train.multiple = distribution.replicas()
-    # filled up with images that weigh nothing in the val loss
-    rows = np.arange(len(val_labels) + -len(val_labels) % train.multiple) % len(val_labels)
-    if train.masks is None:
-        classes = train.targets.shape[1]
-        per_class = np.bincount(val_labels, minlength=classes)
-        weights = (len(rows) / (classes * np.maximum(per_class, 1)))[val_labels[rows]]
-        targets = np.eye(classes, dtype=np.float32)[val_labels[rows]]
-    else:
-        weights = np.ones(len(rows))
-        targets = np.uint8(val_labels[rows] > 0)[..., np.newaxis]
-    weights[len(val_labels) :] = 0
-    val = val_images[rows, ..., np.newaxis], targets, weights
+    val = validation_data(train, val_images, val_labels)
     folder.mkdir(parents=True, exist_ok=True)
     # a file for each phase: a run killed in the second begins it again from the best epoch of the first
     best = {phase: folder / f"best{phase.first}.weights.h5" for phase in phases(params)}
@@ -67,24 +56,10 @@ def fit(
             transfer.freeze(model, phase.freeze)
         trained.compile(
             optimizer=make_optimizer(params, phase.learning_rate, phase.epochs, len(train)),
-            loss=make_loss(params),
-            metrics=make_metrics(params),
+            loss=make_loss(params, localises),
+            metrics=make_metrics(localises),
         )
-        kept = [
-            keras.callbacks.ModelCheckpoint(
-                best[phase],
-                save_best_only=True,
-                save_weights_only=True,
-                initial_value_threshold=min((logs["val_loss"] for logs in saved.logs), default=None),
-            ),
-            keras.callbacks.EarlyStopping(patience=params.early_stopping_patience),
-        ]
-        if params.ema:
-            kept.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-        if params.schedule.name == "plateau":
-            kept.append(
-                keras.callbacks.ReduceLROnPlateau(factor=params.schedule.factor, patience=params.schedule.epochs)
-            )
+        kept = make_callbacks(params, best[phase], min((logs["val_loss"] for logs in saved.logs), default=None))
         keeper = Keeper(saved, phase, kept, folder / "epoch.npz", log_epoch)
         first = max(phase.first, saved.epoch + 1)
         train.start(first)
@@ -98,10 +73,29 @@ def fit(
             verbose=2,
             callbacks=[keras.callbacks.TerminateOnNaN(), *kept, keeper],
         )
-    for path in reversed(best.values()):
-        if path.exists():
-            trained.load_weights(path)
-            break
+    if written := [path for path in best.values() if path.exists()]:
+        trained.load_weights(written[-1])
+
+
+def validation_data(
+    train: Batches, images: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, targets and weights of val, shaped as those of `train` and filled up to a multiple of `train.multiple`.
+
+    The val loss weighs every class alike, for val keeps its prevalence whatever the balance of train; the images that
+    fill up weigh nothing.
+    """
+    rows = np.arange(len(labels) + -len(labels) % train.multiple) % len(labels)
+    if train.masks is None:
+        classes = train.targets.shape[1]
+        per_class = np.bincount(labels, minlength=classes)
+        weights = (len(rows) / (classes * np.maximum(per_class, 1)))[labels[rows]]
+        targets = np.eye(classes, dtype=np.float32)[labels[rows]]
+    else:
+        weights = np.ones(len(rows))
+        targets = np.uint8(labels[rows] > 0)[..., np.newaxis]
+    weights[len(labels) :] = 0
+    return images[rows, ..., np.newaxis], targets, weights
 
 
 def make_deterministic(seed: int) -> None:

@@ -1,42 +1,16 @@
-"""Optimizer, learning rate and loss from typed params."""
+"""Optimizer, learning rate, loss, metrics and callbacks from typed params."""
 
-import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
-from keras import ops
+from keras.callbacks import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau, SwapEMAWeights
+from keras.optimizers.schedules import CosineDecay, ExponentialDecay, LearningRateSchedule
 
 from cxr.training.overlap import SoftDice, dice, iou
 
 if TYPE_CHECKING:
     from cxr.params import ScheduleParams, TrainParams
-
-
-@keras.saving.register_keras_serializable("cxr")
-class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate by step, of `total` steps of which the first `warmup` rise from zero.
-
-    Then it stays (`constant`), falls by `factor` every `every` steps (`step`), or follows half a cosine to zero
-    (`cosine`, Loshchilov and Hutter 2017).
-    """
-
-    def __init__(self, rate: float, kind: str, factor: float, every: int, total: int, warmup: int) -> None:
-        self.rate, self.kind, self.factor = rate, kind, factor
-        self.every, self.total, self.warmup = every, total, warmup
-
-    def __call__(self, step: Any) -> Any:
-        step = ops.cast(step, "float32")
-        after: Any = ops.maximum(step - self.warmup, 0.0)
-        share: Any = 1.0
-        if self.kind == "cosine":
-            done = ops.minimum(after / max(self.total - self.warmup, 1), 1.0)
-            share = (1 + ops.cos(math.pi * done)) / 2
-        elif self.kind == "step":
-            share = self.factor ** ops.floor(after / self.every)
-        return self.rate * share * ops.minimum((step + 1) / max(self.warmup, 1), 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        return dict(vars(self))
 
 
 def make_optimizer(params: "TrainParams", rate: float, epochs: int, steps: int) -> keras.optimizers.Optimizer:
@@ -52,17 +26,23 @@ def make_optimizer(params: "TrainParams", rate: float, epochs: int, steps: int) 
     return keras.optimizers.SGD(momentum=chosen.momentum, weight_decay=chosen.weight_decay or None, **options)
 
 
-def make_schedule(params: "ScheduleParams", rate: float, epochs: int, steps: int) -> float | Schedule:
+def make_schedule(params: "ScheduleParams", rate: float, epochs: int, steps: int) -> float | LearningRateSchedule:
+    """The learning rate by step, of `epochs` epochs of `steps` batches; a number where no step changes it.
+
+    Cosine: half of one, down to zero (Loshchilov and Hutter 2017). A warm-up is linear, from zero to `rate`.
+    """
+    if params.name == "step":
+        return ExponentialDecay(rate, params.epochs * steps, params.factor, staircase=True)
     if params.name == "plateau" or (params.name == "constant" and not params.warmup_epochs):
         return rate
-    return Schedule(
-        rate, params.name, params.factor, params.epochs * steps, epochs * steps,
-        round(params.warmup_epochs * steps),
-    )  # fmt: skip
+    warmup = round(params.warmup_epochs * steps)
+    left = 1.0 if params.name == "constant" else 0.0  # of the rate when the cosine ends
+    return CosineDecay(0.0, max(epochs * steps - warmup, 1), left, warmup_target=rate, warmup_steps=warmup)
 
 
-def make_loss(params: "TrainParams") -> keras.losses.Loss:
-    if params.model == "unet":
+def make_loss(params: "TrainParams", localises: bool) -> keras.losses.Loss:
+    """Of masks where the task `localises`, else of classes."""
+    if localises:
         return SoftDice()
     if params.focal_gamma:
         return keras.losses.CategoricalFocalCrossentropy(
@@ -71,5 +51,21 @@ def make_loss(params: "TrainParams") -> keras.losses.Loss:
     return keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing)
 
 
-def make_metrics(params: "TrainParams") -> list[Any]:
-    return [dice, iou] if params.model == "unet" else [keras.metrics.CategoricalAccuracy(name="accuracy")]
+def make_metrics(localises: bool) -> list[Any]:
+    return [dice, iou] if localises else [keras.metrics.CategoricalAccuracy(name="accuracy")]
+
+
+def make_callbacks(params: "TrainParams", best: Path, lowest: float | None) -> list[Callback]:
+    """What keeps the best epoch's weights in `best`, stops early, and changes rate or weights between epochs.
+
+    `lowest`: the val loss that an epoch must beat, None before the first epoch.
+    """
+    callbacks = [
+        ModelCheckpoint(best, save_best_only=True, save_weights_only=True, initial_value_threshold=lowest),
+        EarlyStopping(patience=params.early_stopping_patience),
+    ]
+    if params.ema:
+        callbacks.insert(0, SwapEMAWeights(swap_on_epoch=True))
+    if params.schedule.name == "plateau":
+        callbacks.append(ReduceLROnPlateau(factor=params.schedule.factor, patience=params.schedule.epochs))
+    return callbacks
