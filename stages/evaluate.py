@@ -1,6 +1,5 @@
 """Measure the model on the test split and never judge: numbers, points, pictures, and the drift reference."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from cxr.dataset.manifest import DESCRIPTORS, MANIFEST_COLUMNS, class_codes, rea
 from cxr.dataset.store import read_images, read_masks
 from cxr.errors import plain_errors
 from cxr.evaluation import metrics, plots
+from cxr.files import write_csv, write_json
 from cxr.params import EvaluateParams, load_params
 from cxr.release.drift import drift_table
 from cxr.tasks import TASKS, TaskName
@@ -36,6 +36,11 @@ def evaluate(
     reports: Path,
     reference: Path,
 ) -> None:
+    """Write `metrics_path`, the points and pictures in `reports`, and the drift `reference` of the test split.
+
+    `images`: the folder of the shards. `official_test`: sources whose published test list is a slice of its own. Of a
+    task that tells classes, val chooses each class's operating point.
+    """
     from cxr.models import load_model
 
     chosen = TASKS[task]
@@ -86,7 +91,9 @@ def classify(
             y_true[chosen], y_score[chosen], groups[chosen], classes, params.bootstrap_samples, seed
         )
     write_points(reports, rows, y_true, y_score, classes)
-    draw(reports, rows, slices, y_true, outputs, classes, pixels)
+    draw_confusion(y_true, y_score, slices, classes, reports / "confusion.png")
+    draw_curves(y_true, y_score, classes, reports / "curves.png")
+    draw_heatmaps(rows["source"], y_true, outputs, classes, pixels, reports / "heatmaps.png")
     return measured, y_score
 
 
@@ -118,7 +125,7 @@ def localise(
             of_slice, groups[chosen], params.bootstrap_samples, seed
         )
     answers = table_of_answers(rows, y_true, np.concatenate(shown).astype(int), y_score, classes).join(overlap.round(4))
-    answers.to_csv(reports / "predictions.csv", index=False)
+    write_csv(reports / "predictions.csv", answers)
     draw_masks(reports, answers, rows, images, predict)
     return measured, y_score
 
@@ -134,10 +141,6 @@ def slices_of(rows: pd.DataFrame, official_test: list[str]) -> dict[str, np.ndar
     return slices
 
 
-def write_json(path: Path, values: dict) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n")
-
-
 def write_points(
     reports: Path, rows: pd.DataFrame, y_true: np.ndarray, y_score: np.ndarray, classes: tuple[str, ...]
 ) -> None:
@@ -145,51 +148,58 @@ def write_points(
     for folder, points in (("roc", metrics.roc_points), ("pr", metrics.pr_points)):
         (reports / folder).mkdir()
         for k, name in enumerate(classes):
-            points(y_true == k, y_score[:, k]).to_csv(reports / folder / f"{name}.csv", index=False)
+            write_csv(reports / folder / f"{name}.csv", points(y_true == k, y_score[:, k]))
     answers = table_of_answers(rows, y_true, y_score.argmax(axis=1), y_score, classes)
-    answers[["actual", "predicted"]].to_csv(reports / "confusion.csv", index=False)
-    answers.to_csv(reports / "predictions.csv", index=False)
-    metrics.calibration_bins(y_true, y_score).to_csv(reports / "calibration.csv", index=False)
+    write_csv(reports / "confusion.csv", answers[["actual", "predicted"]])
+    write_csv(reports / "predictions.csv", answers)
+    write_csv(reports / "calibration.csv", metrics.calibration_bins(y_true, y_score))
 
 
 def table_of_answers(
     rows: pd.DataFrame, y_true: np.ndarray, predicted: np.ndarray, y_score: np.ndarray, classes: tuple[str, ...]
 ) -> pd.DataFrame:
+    """A row for each of `rows`: its true class, the predicted one, and the score of each."""
     names = np.array(classes)
     told = {"actual": names[y_true], "predicted": names[predicted]}
     told |= {f"score_{name}": y_score[:, k].round(6) for k, name in enumerate(classes)}
     return rows[["image_id", "source", "view_position", "group"]].assign(**told)
 
 
-def draw(
-    reports: Path,
-    rows: pd.DataFrame,
-    slices: dict[str, np.ndarray],
-    y_true: np.ndarray,
-    outputs: dict[str, np.ndarray],
-    classes: tuple[str, ...],
-    pixels: np.ndarray,
+def draw_confusion(
+    y_true: np.ndarray, y_score: np.ndarray, slices: dict[str, np.ndarray], classes: tuple[str, ...], path: Path
 ) -> None:
-    y_score = outputs["probabilities"]
+    """A confusion matrix of each slice."""
     figure, axes = plots.panels(1, len(slices), 3.6, 4.1)
     for axis, (name, chosen) in zip(axes[0], slices.items(), strict=True):
         counts = metrics.confusion(y_true[chosen], y_score[chosen], classes)
         plots.confusion(axis, counts, classes, f"{name}, {len(chosen)} images")
-    plots.save(figure, reports / "confusion.png")
+    plots.save(figure, path)
 
+
+def draw_curves(y_true: np.ndarray, y_score: np.ndarray, classes: tuple[str, ...], path: Path) -> None:
+    """ROC and precision-recall curves of each class, and the calibration of all."""
     figure, axes = plots.panels(1, 3, 4.2)
     for k, name in enumerate(classes):
         positive = y_true == k
-        label = f"{name} ({positive.sum()} of {len(rows)})"
-        plots.curve(axes[0, 0], metrics.roc_points(positive, y_score[:, k]), "fpr", "tpr", label, plots.COLOURS[k])
-        plots.curve(
-            axes[0, 1], metrics.pr_points(positive, y_score[:, k]), "recall", "precision", label, plots.COLOURS[k]
-        )
+        label = f"{name} ({positive.sum()} of {len(y_true)})"
+        roc, pr = metrics.roc_points(positive, y_score[:, k]), metrics.pr_points(positive, y_score[:, k])
+        plots.curve(axes[0, 0], roc, "fpr", "tpr", label, plots.COLOURS[k])
+        plots.curve(axes[0, 1], pr, "recall", "precision", label, plots.COLOURS[k])
     plots.reliability(axes[0, 2], metrics.calibration_bins(y_true, y_score), "calibration, 15 bins of equal mass")
-    plots.save(figure, reports / "curves.png")
+    plots.save(figure, path)
 
-    columns = 4  # two most and two least confident images of each class: where the evidence is right, where wrong
-    figure, axes = plots.panels(len(classes), columns, 2.6, 2.9)
+
+def draw_heatmaps(
+    sources: pd.Series,
+    y_true: np.ndarray,
+    outputs: dict[str, np.ndarray],
+    classes: tuple[str, ...],
+    pixels: np.ndarray,
+    path: Path,
+) -> None:
+    """The two most and two least confident images of each class: where the evidence is right, where wrong."""
+    y_score = outputs["probabilities"]
+    figure, axes = plots.panels(len(classes), 4, 2.6, 2.9)
     for k, name in enumerate(classes):
         of_class = np.flatnonzero(y_true == k)
         order = of_class[np.argsort(-y_score[of_class, k], kind="stable")]
@@ -197,9 +207,9 @@ def draw(
             axis.axis("off")
         for axis, row in zip(axes[k], [*order[:2], *order[2:][-2:]], strict=False):
             called = int(y_score[row].argmax())
-            title = f"{name}: p {y_score[row, k]:.2f}\ncalled {classes[called]} ({rows['source'][row]})"
+            title = f"{name}: p {y_score[row, k]:.2f}\ncalled {classes[called]} ({sources[row]})"
             plots.heatmap(axis, pixels[row], outputs["heatmap"][row, :, :, called], title)
-    plots.save(figure, reports / "heatmaps.png")
+    plots.save(figure, path)
 
 
 def draw_masks(
@@ -233,6 +243,7 @@ def draw_masks(
 
 
 def summary(measured: dict[str, dict]) -> str:
+    """The measures that a person looks at first, a line for each slice."""
     names = ["n", "accuracy", "balanced_accuracy", "auroc_macro", "ece", "dice", "mean_iou"]
     names = [name for name in names if name in measured["test"]]
     return pd.DataFrame({k: {n: v[n] for n in names} for k, v in measured.items()}).T.astype({"n": int}).to_string()

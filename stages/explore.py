@@ -11,6 +11,7 @@ from cxr.dataset.manifest import DESCRIPTORS, MANIFEST_COLUMNS, read_table
 from cxr.dataset.store import read_images, read_masks
 from cxr.errors import plain_errors
 from cxr.evaluation import plots
+from cxr.files import write_csv
 from cxr.params import load_params
 from cxr.tasks import TASKS, TaskName
 
@@ -18,6 +19,7 @@ SAMPLES = 8  # images shown of each class
 
 
 def explore(task: TaskName, seed: int, manifest: Path, images: Path, reports: Path) -> None:
+    """Write tables and pictures into `reports`, in place of what is there; the test split is counted and not shown."""
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir(parents=True)
     region = TASKS[task].region
@@ -26,15 +28,14 @@ def explore(task: TaskName, seed: int, manifest: Path, images: Path, reports: Pa
     classes = tuple(name for name in TASKS[task].classes if (train["label"] == name).any())  # lungs are in every image
 
     counts = table.groupby(["source", "split", "label"]).size().rename("images").reset_index()
-    counts.to_csv(reports / "counts.csv", index=False)
+    write_csv(reports / "counts.csv", counts)
     by_source = table.pivot_table(index="source", columns="label", values="row", aggfunc="size", fill_value=0)
     figure, axes = plots.panels(1, 1, 5.5, 3.6)
     plots.stacked_counts(axes[0, 0], by_source.reindex(columns=list(classes), fill_value=0))
     plots.save(figure, reports / "counts.png")
 
-    train.groupby("label")[list(DESCRIPTORS)].median().round(3).reset_index().to_csv(
-        reports / "descriptors.csv", index=False
-    )
+    medians = train.groupby("label")[list(DESCRIPTORS)].median().round(3).reset_index()
+    write_csv(reports / "descriptors.csv", medians)
     draw_samples(train, classes, images, seed, reports / "samples.png", region is not None)
     draw_statistics(train, classes, images, reports)
     if region:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from cxr.errors import CxrError, plain_errors
+from cxr.files import write_json
 from cxr.params import GateRule, load_params
 
 COMPARISONS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
@@ -17,7 +18,7 @@ def gate(rules: list[GateRule], metrics_path: Path, verdict_path: Path) -> list[
     slices = json.loads(metrics_path.read_text())["slices"]
     results = [judge(rule, slices) for rule in rules]
     passed = all(result["passed"] for result in results)
-    verdict_path.write_text(json.dumps({"passed": passed, "rules": results}, indent=2) + "\n")
+    write_json(verdict_path, {"passed": passed, "rules": results})
     for result in results:
         print("pass" if result["passed"] else "FAIL", result["sentence"])
     return [str(result["sentence"]) for result in results if not result["passed"]]

@@ -22,6 +22,7 @@ from cxr.dataset.manifest import MANIFEST_COLUMNS, read_table
 from cxr.dataset.store import read_images
 from cxr.errors import plain_errors
 from cxr.evaluation import plots
+from cxr.files import write_json
 from cxr.params import Params, load_params
 from cxr.release.model import OpenVinoModel
 from cxr.tasks import TASKS
@@ -57,7 +58,7 @@ def measure(p: Params, manifest: Path, images: Path, model_path: Path, reports: 
         shutil.copyfile(picture, folder / picture.name)
     draw_learning(reports / "training/plots/metrics", folder / "learning.png")
     draw_features(activations(model, pixels), folder / "features.png")
-    (folder / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")
+    write_json(folder / "measured.json", measured)
 
 
 def latency_ms(model: "keras.Model", pixels: np.ndarray) -> float:

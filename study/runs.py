@@ -26,6 +26,7 @@ from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 
 from cxr.errors import CxrError, last_error
+from cxr.files import write_json, write_text
 from cxr.params import Params
 from cxr.processes import end_group, stage_environment, start_group
 from cxr.raw.origins import files_of, is_remote
@@ -195,7 +196,7 @@ def prepare(root: Path, run: Run) -> bool:
         replace(written, run.values)
     bring_downloads(root, part, run.values)
     (part / mark).parent.mkdir(parents=True, exist_ok=True)
-    (part / mark).write_text(run.digest)
+    write_text(part / mark, run.digest)
     part.rename(folder)
     return False
 
@@ -221,7 +222,7 @@ def clone(root: Path, folder: Path) -> None:
     (folder / "dvc.lock").unlink(missing_ok=True)
     with Repo(str(root)) as repo:
         cache = repo.cache.local.path
-    (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
+    write_text(folder / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
 
 
 def git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
@@ -288,7 +289,7 @@ def keep(root: Path, run: Run) -> None:
         seconds_per_epoch=seconds_per_epoch(log.read_text(errors="replace")),
         **measured,
     )
-    (folder / MEASURED / "run.json").write_text(json.dumps(asdict(record), indent=2) + "\n")
+    write_json(folder / MEASURED / "run.json", asdict(record))
     (folder / MEASURED / "measured.json").unlink()
     shutil.move(log, folder / MEASURED / "log.txt")
     kept = root / RECORDS / run.name

@@ -13,6 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cxr.files import writing
+
 OUTLINES = ("#19c3b2", "#ff6a00")  # of the true mask, and of the one that was found
 COLOURS = ("#3b6ea8", "#d1802f", "#a83b52", "#4f8f5b", "#7a5ea8")  # one per class, in the task's order
 
@@ -107,5 +109,6 @@ def reliability(axes: Axes, bins: pd.DataFrame, title: str) -> Axes:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG and free the figure; without the library's version in it, so that equal runs give equal bytes."""
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    with writing(path) as part:
+        figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
     plt.close(figure)

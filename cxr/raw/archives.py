@@ -3,6 +3,10 @@
 Nothing is written, no link in an archive is followed, and one file at a time is in memory, whatever an archive claims.
 A file that cannot be used keeps its place in the walk and says why; an archive that cannot be read to its end, or
 inflates out of all proportion, ends the walk.
+
+Python's zipfile and tarfile read. What stands between is our own because fsspec's file systems over them read a whole
+tar before they give its first file, follow its links, keep one of several files of a name, and set no limit to what a
+file claims or inflates to.
 """
 
 import errno

@@ -28,6 +28,7 @@ from requests.auth import AuthBase
 from tqdm import tqdm
 
 from cxr.errors import SourceError
+from cxr.files import write_json
 from cxr.raw.archives import is_archive
 
 ATTEMPTS = 6  # in a row without a new byte; 1 + 2 + 4 + 8 + 16 s lie between them
@@ -171,7 +172,7 @@ class _Part:
         self.note.unlink(missing_ok=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_bytes(b"")
-        self.note.write_text(json.dumps({"of": self.remote.shown, "validator": reply.validator, "size": reply.size}))
+        write_json(self.note, {"of": self.remote.shown, "validator": reply.validator, "size": reply.size})
 
 
 def _continue(part: _Part, bar: tqdm, where: str) -> None:
