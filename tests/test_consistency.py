@@ -75,39 +75,6 @@ def test_every_module_a_stage_imports_is_one_of_its_deps(stage):
     assert not unused
 
 
-@pytest.mark.parametrize("path", sorted(Path("cxr").rglob("*.py")), ids=str)
-def test_the_library_imports_no_tool_of_the_pipeline(path):
-    tools = {
-        "dvc",
-        "dvclive",
-        "prefect",
-        "bentoml",
-        "great_expectations",
-        "evidently",
-        "stages",
-        "flows",
-        "checks",
-        "server",
-        "study",
-        "tensorflow",
-    }
-    allowed = {"tensorflow"} if path.parent.name == "training" else set()
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(ast.parse(path.read_text()))
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-    assert not imported & (tools - allowed)
-    if path.parent.name not in ("models", "training"):
-        assert "keras" not in imported
-
-
 def test_importing_a_module_costs_no_heavy_library():
     """In one fresh interpreter: what is not there after the last import was brought in by none of them."""
     heavy = ("tensorflow", "keras", "evidently", "great_expectations", "prefect", "dvc")
