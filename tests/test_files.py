@@ -1,6 +1,8 @@
 """A file is whole or as it was before."""
 
+import ast
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +43,61 @@ def test_what_people_read_is_written_alike_everywhere(tmp_path):
     write_csv(tmp_path / "table.csv", table, float_format="%.4f")
     assert (tmp_path / "table.csv").read_bytes() == 'name,value\n"é, è",0.3333\n,\n'.encode()
     assert not list(tmp_path.glob("*.part"))
+
+
+# What writes otherwise, and why it may.
+OTHERWISE = {
+    "checks/page.py": "into a folder that Great Expectations writes",
+    "checks/suites.py": "into a page that Great Expectations has written",
+    "flows/monitor.py": "into a new folder of a run of its own",
+    "cxr/demo/layouts.py": "into a folder that gets its name when all of it is drawn",
+    "cxr/raw/download.py": "what a download goes on with, whole or not",
+    "flows/lock.py": "into the very file that is locked",
+    "stages/package.py": "the log of another process",
+    "study/report.py": "into a folder whose files get their names when all are written",
+}
+
+
+def written_plainly(path: Path) -> Iterator[str]:
+    """Where a file is written under its own name, as far as a call tells it."""
+    tree = ast.parse(path.read_text())
+    temporary = {
+        item.optional_vars.id
+        for block in ast.walk(tree)
+        if isinstance(block, ast.With)
+        for item in block.items
+        if isinstance(item.optional_vars, ast.Name) and ast.unparse(item.context_expr).startswith("writing(")
+    }
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        given = [ast.unparse(argument) for argument in call.args]
+        if isinstance(call.func, ast.Name):
+            plain = call.func.id == "open" and any(mode.strip("'")[:1] in ("w", "x") for mode in given[1:2])
+        elif isinstance(call.func, ast.Attribute):
+            of = ast.unparse(call.func.value)
+            plain = of not in temporary and (
+                call.func.attr in ("write_text", "write_bytes")
+                or (call.func.attr in ("to_csv", "to_parquet", "savefig") and bool(given))
+                or (call.func.attr == "dump" and of in ("json", "yaml"))
+                or (call.func.attr == "open" and any(mode.strip("'")[:1] in ("w", "x") for mode in given[:1]))
+            )
+        else:
+            plain = False
+        if plain and given[:1] not in [[name] for name in temporary]:
+            yield f"{path}:{call.lineno}"
+
+
+def test_every_file_is_written_whole():
+    rooms = ("checks", "cxr", "flows", "server", "stages", "study")
+    files = [Path("service.py"), *(path for room in rooms for path in Path(room).rglob("*.py"))]
+    found = [where for path in files if str(path) not in OTHERWISE for where in written_plainly(path)]
+    assert not found, "use the writers of cxr/files.py"
+
+
+def test_a_plain_write_is_found(tmp_path):
+    lines = [
+        "path.write_text('')", "open(path, 'w')", "path.open('wb')", "table.to_csv(path, index=False)",
+        "figure.savefig(path)", "json.dump({}, file)",
+    ]  # fmt: skip
+    allowed = ["with writing(path) as part:", "    table.to_parquet(part)", "    part.write_text('')", "open(path)"]
+    (tmp_path / "a.py").write_text("\n".join([*lines, *allowed, "write_text(path, table.to_csv(index=False))"]))
+    assert len(list(written_plainly(tmp_path / "a.py"))) == len(lines)

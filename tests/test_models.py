@@ -141,15 +141,14 @@ def test_what_was_trained_in_bfloat16_answers_in_float32(name, dense):
     assert 0 < np.abs(low - full).max() < 0.05
 
 
-@pytest.mark.parametrize(("name", "precision"), [("cnn", "bfloat16"), ("mobilenetv2", "float32"), ("unet", "float32")])
+@pytest.mark.parametrize(("name", "precision"), [("cnn", "bfloat16"), ("squeezenet", "float32")])
 def test_equal_weights_are_an_equal_file_and_load_as_they_were(tmp_path, name, precision):
     """Of models built one behind the other, whose layers lie elsewhere in memory."""
-    classes = 2 if name == "unet" else 3
     models = []
     for folder in ("first", "second"):
         keras.utils.set_random_seed(1)
         keras.utils.clear_session()  # or the second one's layers are counted on
-        models.append(build_model(settings(name, precision=precision), 32, classes))
+        models.append(build_model(settings(name, precision=precision), 32, 3))
         (tmp_path / folder).mkdir()
         save_model(models[-1], tmp_path / folder / "model.keras")
     files = [tmp_path / folder / "model.keras" for folder in ("first", "second")]
