@@ -14,7 +14,7 @@ from cxr.release.drift import log_table
 if TYPE_CHECKING:
     from great_expectations.expectations import Expectation
 
-SUM_TOLERANCE = 1e-3  # of probabilities: the parity promised between engines
+SUM_TOLERANCE = 1e-3  # of probabilities: a region's shares are float32 means over every pixel
 
 
 def expectations(

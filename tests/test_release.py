@@ -11,6 +11,7 @@ import pytest
 from cxr.errors import CxrError
 from cxr.params import load_params
 from cxr.pixels.examine import examine
+from cxr.release.drift import SCORE_DECIMALS
 from cxr.release.facts import ReleaseFacts, TrainAges, read_facts, release_version, write_facts
 from cxr.release.model import Release, age_note
 from stages.package import ages_of, first_accepted
@@ -141,6 +142,10 @@ def test_the_bento_is_tried_with_a_film_that_the_release_accepts(tmp_path: Path)
     assert first_accepted(np.stack([*others, film.radiograph.image]), facts) == png(film.radiograph.image)
     with pytest.raises(CxrError, match=r"each of 2 test images is refused as no frontal chest film .* is 0.5"):
         first_accepted(np.stack(others), facts)
+
+
+def test_the_monitor_compares_scores_no_finer_than_engines_agree() -> None:
+    assert load_params().package.parity_tolerance <= 10**-SCORE_DECIMALS
 
 
 def test_the_facts_have_no_default() -> None:

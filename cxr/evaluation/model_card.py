@@ -9,7 +9,9 @@ from cxr.tasks import TASKS
 
 LIMITS = (
     "Research use only: no medical device, not for diagnosis.",
-    "Frontal (PA or AP) chest radiographs only; a lateral view or another body part gets an answer that means nothing.",
+    "Upright frontal (PA or AP) chest radiographs only. What is recognised as anything else is refused; what is not "
+    "recognised gets an answer that means nothing.",
+    "An age outside those of training is answered with a warning, where the file states it; a PNG or JPEG states none.",
 )
 LIMITS_OF_CLASSES = (
     "A class that comes from one source can be told by that source's look; compare the measures by source before "
@@ -40,6 +42,8 @@ def card(
         "input": f"one uint8 image (n, {size}, {size}, 1), bone bright: {in_words(facts.pixels)}",
         "outputs": ["probabilities", "embedding", "heatmap"],
         "operating_points": facts.operating_points,
+        "min_content_score": facts.min_content_score,
+        "train_ages": facts.train_ages.model_dump(),
         "training": training,
         "data": {source: part["used"] for source, part in assembly["sources"].items()},
         "data_warnings": [e["sentence"] for v in validations for e in v["expectations"] if not e["success"]],
@@ -74,6 +78,9 @@ def to_markdown(values: dict) -> str:
         f"{values['training']['epochs_run']} epochs, seed {values['training']['seed']}",
         f"- Operating points ({'of a pixel' if regions else 'chosen on val'}): "
         + ", ".join(f"{name} ≥ {threshold:.3f}" for name, threshold in values["operating_points"].items()),
+        f"- Ages in training: {_ages(**values['train_ages'])}",
+        f"- Refused as no upright frontal chest film: content score below {values['min_content_score']:g}, or by the "
+        "header's word",
         "",
         "## Data",
         "",
@@ -103,6 +110,12 @@ def to_markdown(values: dict) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _ages(images: int, stated: int, youngest: float | None, oldest: float | None) -> str:
+    if not stated:
+        return f"none of {images:,} images states one"
+    return f"{youngest:.3g} to {oldest:.3g} years, stated by {stated:,} of {images:,} images"
 
 
 def _measures_of_classes(slices: dict) -> list[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxr.dataset.manifest import DESCRIPTORS
 
+SCORE_DECIMALS = 3
 NAMED_COLUMNS = 6  # drifted columns that a one-line verdict spells out
 
 
@@ -24,13 +25,13 @@ def drift_table(descriptors: pd.DataFrame, probabilities: np.ndarray, classes: S
     """The compared columns of n images, float32.
 
     `descriptors`: n rows with at least the columns DESCRIPTORS. `probabilities`: (n, classes), NaN where a row's
-    scores are not to be compared. Scores are rounded to 0.001, the parity promised between engines: the
+    scores are not to be compared. Scores are rounded to SCORE_DECIMALS, in which engines agree: the
     Kolmogorov-Smirnov test sees order alone, so scores saturated near 0 or 1 would differ by their last digits.
     float32 on both sides for the same reason: the manifest keeps float32, the log float64.
     """
     scores = [f"score_{name}" for name in classes]
     table = descriptors[list(DESCRIPTORS)].reset_index(drop=True).astype(np.float32)
-    table[scores] = np.round(np.asarray(probabilities, np.float32).reshape(len(table), len(scores)), 3)
+    table[scores] = np.round(np.asarray(probabilities, np.float32).reshape(len(table), len(scores)), SCORE_DECIMALS)
     return table
 
 
