@@ -105,7 +105,7 @@ def test_the_answer_of_a_region_is_its_mask(tmp_path: Path) -> None:
     assert release.answer(bright).predicted == "Background"
 
 
-@pytest.mark.parametrize(("age", "inside"), [(17.9, False), (18, True), (90, True), (90.1, False), (0, False)])
+@pytest.mark.parametrize(("age", "inside"), [(17.9, False), (18, True), (90, True), (90.1, False), (0.1, False)])
 def test_an_age_outside_those_of_training_is_said(age: float, inside: bool) -> None:
     note = age_note(age, ADULTS)
     assert (note is None) == inside
@@ -118,6 +118,15 @@ def test_the_sentence_of_an_age_has_both_numbers() -> None:
     assert note.sentence == (
         "the header says 2 years; the films that the model was trained on and that state an age are of 18 to 90 years"
     )
+
+
+@pytest.mark.parametrize(
+    ("age", "words"), [(10 / 12, "10 months"), (1.99, "24 months"), (2, "2 years"), (17.96, "18 years")]
+)
+def test_an_age_below_two_years_is_told_in_months(age: float, words: str) -> None:
+    note = age_note(age, ADULTS)
+    assert note is not None
+    assert note.sentence.startswith(f"the header says {words};")
 
 
 def test_an_age_is_unknown_where_training_stated_none() -> None:

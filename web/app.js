@@ -28,7 +28,8 @@ function showWarnings(warnings) {
 /** What the file's header states, in words; empty where it states nothing. */
 function statedIn(answer) {
   const said = [];
-  if (answer.age_years !== undefined) said.push(`${Number(answer.age_years.toFixed(1))} years old`);
+  if (answer.age_years >= 2) said.push(`${Number(answer.age_years.toFixed(1))} years old`);
+  else if (answer.age_years !== undefined) said.push(`${Math.round(12 * answer.age_years)} months old`);
   if (answer.burned_in !== undefined) said.push(answer.burned_in ? "letters in the picture" : "no letters in the picture");
   return said.join(", ");
 }

@@ -131,7 +131,8 @@ def age_note(age_years: float | None, trained: TrainAges) -> Note | None:
     """What to say where a film states an age that the model was not trained on, or may not have been."""
     if age_years is None:
         return None
-    says = f"the header says {_years(age_years)} years"
+    months = round(age_years * 12)
+    says = f"the header says {_years(age_years)} years" if age_years >= 2 else f"the header says {months} months"
     if trained.youngest is None or trained.oldest is None:
         unknown = "no film that the model was trained on states an age, so it is unknown whether any was of this age"
         return Note("age_unknown_in_training", f"{says}; {unknown}")
