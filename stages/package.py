@@ -20,7 +20,7 @@ from cxr.dataset.manifest import MANIFEST_COLUMNS, read_table
 from cxr.dataset.store import read_images
 from cxr.errors import CxrError, plain_errors
 from cxr.evaluation.model_card import card, to_markdown
-from cxr.files import write_whole
+from cxr.files import write_json, write_text
 from cxr.params import Params, load_params
 from cxr.pixels.examine import examine
 from cxr.release.facts import ReleaseFacts, TrainAges, write_facts
@@ -111,8 +111,8 @@ def write_card(p: Params, folder: Path, facts: ReleaseFacts, parameters: int, re
     }
     validations = [report(f"validation/{door}.json") for door in ("records", "manifest")]
     values = card(facts, training, report("assembly.json"), validations, report("metrics.json"), report("gate.json"))
-    write_whole(folder / "model_card.json", (json.dumps(values, indent=2) + "\n").encode())
-    write_whole(folder / "model_card.md", to_markdown(values).encode())
+    write_json(folder / "model_card.json", values)
+    write_text(folder / "model_card.md", to_markdown(values))
 
 
 def build_bento(release: Path, folder: Path, version: str) -> Path:

@@ -33,6 +33,7 @@ from stages.ingest.stream import NOT_FRONTAL
 from stages.validate.folder import answer_folder, validate_folder
 from stages.validate.records import OF_A_ROW, read_rejected, tables
 from tests.chest_films import chest_film, not_frontal
+from tests.image_files import dicom
 from tests.release_fixture import build_release
 from tests.tiny_repository import SOURCES, Repository
 from tests.tiny_sources import encode, picture
@@ -424,7 +425,33 @@ def test_a_folder_lists_what_the_release_refuses(params, tmp_path):
     validate_folder(folder, release, reference, params.validate_, 1, tmp_path / "docs")
     page = Page((tmp_path / "docs/index.html").read_text())
     assert {f"{name}.png" for name in not_frontal()} <= {name for name, _ in page.pictures}
-    (folder / "film.png").unlink()
+    for path in folder.iterdir():
+        if path.name != "film.png":
+            path.unlink()
+    validate_folder(folder, release, reference, params.validate_, 1, tmp_path / "docs")
+    assert "film.png" not in Page((tmp_path / "docs/index.html").read_text()).text.partition("What was left out")[2]
+
+
+def test_a_folder_counts_what_headers_say(params, tmp_path, capsys):
+    release = Release.load(build_release(tmp_path / "release", min_content_score=0.5))
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "child.dcm").write_bytes(dicom(chest_film(), PatientAge="002Y"))
+    (folder / "lateral.dcm").write_bytes(dicom(chest_film(), ViewPosition="LL"))
+    reference = drift_table(*draw(300, seed=0), CLASSES)
+    validate_folder(folder, release, reference, params.validate_, 1, tmp_path / "docs")
+    said = capsys.readouterr().out
+    assert "images answered: 1, refused: 1" in said
+    assert f"{NOT_FRONTAL}: ViewPosition is LL, a left lateral view: 1" in said
+    assert "age_outside_training: 1 of the answered" in said
+
+
+def test_a_folder_of_which_nothing_is_answered_is_one_sentence(tmp_path):
+    release = Release.load(build_release(tmp_path / "release", min_content_score=0.5))
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for name, pixels in not_frontal().items():
+        (folder / f"{name}.png").write_bytes(encode(pixels, ".png"))
     with pytest.raises(CxrError, match=r"6 files look like one, 6 refused \(not a frontal chest radiograph\)"):
         answer_folder(folder, release)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from cxr.errors import CxrError
-from cxr.files import write_whole
+from cxr.files import write_json
 from cxr.params import PixelParams, Section, Share, fault
 from cxr.tasks import TaskName
 
@@ -52,7 +52,7 @@ def read_facts(release: Path) -> ReleaseFacts:
 def write_facts(facts: ReleaseFacts, release: Path) -> ReleaseFacts:
     """Write the facts beside the model's files, with the version that follows from both, and return them."""
     facts = facts.model_copy(update={"version": release_version(release, facts)})
-    write_whole(release / "release.json", (json.dumps(facts.model_dump(mode="json"), indent=2) + "\n").encode())
+    write_json(release / "release.json", facts.model_dump(mode="json"))
     return facts
 
 

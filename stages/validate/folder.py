@@ -95,7 +95,7 @@ def validate_folder(
 
 def print_what_was_said(answered: Answered) -> None:
     """How many images were answered, how many refused and why, and what must be known of how many."""
-    print(f"{len(answered.rows)} images answered, {len(answered.refused)} refused")
+    print(f"images answered: {len(answered.rows)}, refused: {len(answered.refused)}")
     refused = answered.refused
     for why, n in (refused["reason"] + ": " + refused["detail"]).value_counts().items():
         print(f"  {why}: {n}")
