@@ -1,3 +1,5 @@
+# The types of BentoML and Starlette leave open what a call takes and gives.
+# pyright: reportArgumentType=false
 """The Bento: one radiograph over HTTP in, class probabilities out, every answer in the prediction log.
 
 `bentoml serve` in the repository's root, `bentoml serve service:ChestXray` and the built Bento all start it, bound to

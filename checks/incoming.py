@@ -1,3 +1,5 @@
+# Great Expectations re-exports without saying so, and its enumerations are given as words.
+# pyright: reportArgumentType=false, reportPrivateImportUsage=false, reportReturnType=false
 """The third door: images that come in. The monitor judges by it what the service was sent and answered."""
 
 from collections.abc import Mapping, Sequence

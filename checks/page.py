@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """The page of a door: what failed with the images it failed on, every expectation with its reason, what was refused."""
 
 import base64

@@ -1,3 +1,5 @@
+# Great Expectations re-exports without saying so, and its enumerations are given as words.
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportPrivateImportUsage=false, reportReturnType=false
 """Hold tables against suites of expectations, and say every result in one sentence that names the rows."""
 
 import json

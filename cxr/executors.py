@@ -1,3 +1,5 @@
+# The types of Dask leave open what a call takes and gives.
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportPrivateImportUsage=false, reportReturnType=false
 """Run a function over batches in order: in worker processes of this machine, or on a Dask cluster.
 
 Workers may die: killed for memory, or ended by a decoder on damaged bytes. The batch at hand is then run again item by

@@ -1,3 +1,5 @@
+# An array of NumPy is a buffer, which its types do not say.
+# pyright: reportArgumentType=false
 """Files that are whole or not there."""
 
 import json

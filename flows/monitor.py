@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false
 """Hold the prediction log's last hours against the release's test split: an Evidently page, and a verdict in one line.
 
 Great Expectations judge the images and answers one by one (`checks.incoming`), Evidently their distribution.

@@ -1,3 +1,5 @@
+# The types of Prefect and networkx leave open what a call takes and gives.
+# pyright: reportArgumentType=false
 """Run the DVC pipeline, one Prefect task per stage: the same stages, skipped when unchanged, as `dvc repro` by hand."""
 
 import json

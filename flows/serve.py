@@ -1,3 +1,5 @@
+# The types of Prefect leave open what a call takes and gives.
+# pyright: reportAttributeAccessIssue=false
 """Start the Prefect server with its UI, register both flows on their schedules, and run them until Ctrl-C.
 
 `python -m flows.serve --port 4200`. Everything listens on the loopback interface alone and ends together.

@@ -1,3 +1,5 @@
+# The types of OpenCV leave open what a call takes and gives.
+# pyright: reportArgumentType=false, reportCallIssue=false
 """What the service says: of one film, and of the release that answers."""
 
 import base64

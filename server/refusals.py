@@ -1,3 +1,5 @@
+# The types of Starlette leave open what a call takes and gives.
+# pyright: reportArgumentType=false
 """What gets no answer: the status, the reason that /metrics counts, and the sentence for the person."""
 
 from typing import Literal

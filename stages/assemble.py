@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false, reportReturnType=false
 """Join the sources' records into one manifest: labels, duplicates, groups, splits, balance; no pixel is moved."""
 
 import json

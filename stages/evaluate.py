@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false
 """Measure the model on the test split and never judge: numbers, points, pictures, and the drift reference."""
 
 import os

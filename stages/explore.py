@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false, reportCallIssue=false
 """What a person wants to see first: counts, samples, and the mean, contrast and deviation of the classes."""
 
 import shutil

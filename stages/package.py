@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false
 """Export the gated model to OpenVINO, prove that it answers as Keras does, and build and try the Bento that ships."""
 
 import json

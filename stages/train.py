@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportReturnType=false
 """Train on the train split; the val split chooses the epoch and nothing else."""
 
 import hashlib

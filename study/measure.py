@@ -1,3 +1,5 @@
+# The types of Keras leave open what a call takes and gives.
+# pyright: reportArgumentType=false
 """What a finished run has to show: size, latency, learning curves, feature maps, and the evaluation's pictures.
 
 `python -m study.measure FOLDER`, in the run's workspace, after `dvc repro evaluate`.

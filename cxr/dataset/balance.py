@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false
 """Balance the train split by what is shown how often, or by what counts how much."""
 
 import hashlib

@@ -1,3 +1,5 @@
+# Words that a person wrote become the words of the vocabulary here.
+# pyright: reportArgumentType=false
 """What a source's words mean in a task: each reader's table maps them onto one vocabulary, and each task reads that.
 
 The vocabulary is `cxr.tasks.Word`. A word in no table is a fault, never a guess. An image has a label where its words

@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false
 """The one schema of image tables: a record per ingested image, a manifest row per used image.
 
 Nothing else names a column. Records are written by ingest (`data/images/<source>/records.parquet`), the manifest by

@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 """The review list: pairs that the pixels leave unsure, as a page to look at, and what a person decided on them."""
 
 import base64

@@ -49,6 +49,6 @@ def draw_arrows(image: np.ndarray, rng: np.random.Generator) -> None:
 
 def add_border(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A black or white margin, not the same on all sides."""
-    margins = [int(m) for m in rng.uniform(0.0, 0.07, 4) * image.shape[0]]
+    top, bottom, left, right = (int(m) for m in rng.uniform(0.0, 0.07, 4) * image.shape[0])
     grey = 255 if rng.random() < 0.35 else 0
-    return cv2.copyMakeBorder(image, *margins, cv2.BORDER_CONSTANT, value=grey)
+    return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=grey)

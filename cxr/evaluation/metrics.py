@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false, reportIndexIssue=false
 """Measures of a classifier, or of found regions, on one slice of images; nothing here judges.
 
 Throughout, `y_true` is int (n,), the position of the true class, and `y_score` float (n, classes), rows sum to 1. A

@@ -1,3 +1,5 @@
+# The types of Matplotlib take what is passed on for any other option.
+# pyright: reportArgumentType=false
 """Pictures for a person: each function draws on given axes and returns them; the caller saves."""
 
 from collections.abc import Sequence

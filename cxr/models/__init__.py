@@ -1,3 +1,5 @@
+# The types of Keras leave open what a call takes and gives.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
 """Networks from typed params. Every one takes uint8 (n, size, size, 1) and has the three named outputs."""
 
 import contextlib

@@ -1,3 +1,5 @@
+# The types of Keras leave open what a call takes and gives.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 """One model of several: the members of a deep ensemble, and each image seen in several views."""
 
 from typing import TYPE_CHECKING, Any

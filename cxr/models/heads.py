@@ -1,3 +1,5 @@
+# The types of Keras leave open what a call takes and gives.
+# pyright: reportArgumentType=false
 """The head of every network: from the last features to probabilities, an embedding and an exact heatmap.
 
 Pooling, dense layers with ReLU and a linear output are linear for one image as soon as it is known which units are on

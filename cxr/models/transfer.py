@@ -1,3 +1,5 @@
+# The types of Keras leave open what a call takes and gives.
+# pyright: reportArgumentType=false
 """Published backbones, each behind its own input convention, so that every model takes the same grey image."""
 
 import contextlib

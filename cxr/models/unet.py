@@ -1,3 +1,5 @@
+# The types of Keras leave open what a call takes and gives.
+# pyright: reportArgumentType=false
 """A U-Net of separable convolutions with residuals: for every pixel, whether it shows the region that is looked for.
 
 After `Image segmentation with a U-Net-like architecture` of keras.io, whose blocks are Xception's (Chollet 2017), with

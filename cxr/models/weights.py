@@ -1,3 +1,5 @@
+# The types of Keras leave open what a call takes and gives.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 """Weights of a network from a local file, whatever Keras wrote it."""
 
 import warnings

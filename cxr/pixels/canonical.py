@@ -1,3 +1,5 @@
+# The types of OpenCV leave open what a call takes and gives.
+# pyright: reportReturnType=false
 """From a decoded radiograph to the canonical square: what tells of the file and not of the chest is taken away.
 
 Each step is a value of `ingest.pixels`, and their order is fixed:

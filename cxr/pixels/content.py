@@ -1,3 +1,5 @@
+# The types of OpenCV leave open what a call takes and gives.
+# pyright: reportArgumentType=false, reportCallIssue=false
 """Whether an image is an upright frontal chest radiograph at all: a score, and the likeliest other thing.
 
 A linear model (multinomial logistic regression) on the thumb: its low cosine coefficients, the strength of its edges by

@@ -1,3 +1,5 @@
+# The types of OpenCV and pydicom leave open what a call takes and gives.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 """DICOM as a radiologist sees it: from the bytes of one file to grey levels, bone bright, and the tags of its header.
 
 Stored values pass the header's modality transform (rescale or LUT) and its first VOI LUT or window, and MONOCHROME1 is

@@ -1,3 +1,5 @@
+# The types of tarfile and gzip leave out what their documentation names.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 """Walk the files of a source, looking through zip and tar archives without unpacking them.
 
 Nothing is written, no link in an archive is followed, and one file at a time is in memory, whatever an archive claims.

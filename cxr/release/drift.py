@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false, reportReturnType=false
 """What the drift monitor compares, and what it concludes from the p-values.
 
 One function makes the columns of the reference (the test split) and one those of the prediction log, so that both

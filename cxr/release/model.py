@@ -1,3 +1,5 @@
+# The types of NumPy leave open what a call takes and gives.
+# pyright: reportReturnType=false
 """The release that ships: an OpenVINO model beside the facts that describe it, loaded and run without TensorFlow.
 
 `models/release/` holds `model.xml`, `model.bin` and `release.json` (see `cxr.release.facts`).

@@ -1,3 +1,5 @@
+# Words that a person wrote become the words of the vocabulary here.
+# pyright: reportArgumentType=false
 """Radiographs of one's own with CSVs that say of each what is known; `columns` tells which column holds what.
 
 Who made the labels and how, whom the images show and under which licence is for the owner to say, in params.yaml and

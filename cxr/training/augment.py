@@ -1,3 +1,5 @@
+# The types of OpenCV leave open what a call takes and gives.
+# pyright: reportArgumentType=false, reportCallIssue=false
 """Random views of a radiograph: one affine resample and one grey-level table per image, then what is asked for beyond:
 boxes erased, resolution lost, noise, mixtures of two."""
 

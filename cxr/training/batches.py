@@ -98,7 +98,7 @@ class Batches(keras.utils.PyDataset):
         images = augment(self.images[rows], self.augmentation, rng)
         if self.masks is not None:
             moved = move(self.masks[rows], self.augmentation, np.random.default_rng((self.seed, epoch, index)))
-            return images[..., np.newaxis], np.uint8(moved > 0)[..., np.newaxis], self.weights[rows]
+            return images[..., np.newaxis], (moved > 0).astype(np.uint8)[..., np.newaxis], self.weights[rows]
         images, targets = mix(images, self.targets[rows], self.augmentation, rng)
         return images[..., np.newaxis], targets, self.weights[rows]
 

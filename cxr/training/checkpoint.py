@@ -1,3 +1,5 @@
+# The types of Keras leave open what a call takes and gives.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 """What a killed training needs to go on after its last whole epoch, and to end as if it had not been killed.
 
 Keras's `BackupAndRestore` keeps the weights and the optimizer, but neither the seeds of dropout nor what the other

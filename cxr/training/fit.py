@@ -1,3 +1,5 @@
+# The types of Keras leave open what a call takes and gives.
+# pyright: reportArgumentType=false, reportCallIssue=false
 """Fit a model on the train split; the val split chooses the epoch and nothing else. Backend-agnostic Keras."""
 
 from collections.abc import Callable
@@ -93,7 +95,7 @@ def validation_data(
         targets = np.eye(classes, dtype=np.float32)[labels[rows]]
     else:
         weights = np.ones(len(rows))
-        targets = np.uint8(labels[rows] > 0)[..., np.newaxis]
+        targets = (labels[rows] > 0).astype(np.uint8)[..., np.newaxis]
     weights[len(labels) :] = 0
     return images[rows, ..., np.newaxis], targets, weights
 

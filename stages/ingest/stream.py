@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false
 """Stream one source once: decode, square and shrink each image into shards; keep what is said of it as records."""
 
 import hashlib

@@ -1,3 +1,5 @@
+# The types of pandas answer Series or DataFrame where it is known which.
+# pyright: reportArgumentType=false
 """`python -m stages.validate.folder FOLDER`: the third door for a folder of images, before they become a source."""
 
 import sys

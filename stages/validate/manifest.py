@@ -1,3 +1,5 @@
+# Great Expectations re-exports without saying so, and its enumerations are given as words.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportPrivateImportUsage=false
 """The second door: exactly what train will read."""
 
 from pathlib import Path

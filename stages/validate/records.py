@@ -1,3 +1,5 @@
+# Great Expectations re-exports without saying so, and its enumerations are given as words.
+# pyright: reportArgumentType=false, reportPrivateImportUsage=false, reportReturnType=false
 """The first door: what ingest recorded of every source, before any of it is joined."""
 
 from collections.abc import Iterable
