@@ -62,6 +62,7 @@ def dicom(
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         dataset.PixelData = encapsulate([frame or compress(pixels, syntax, dataset.BitsStored)])
         dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
     else:
         order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
         stored = np.moveaxis(pixels, 2, 0) if elements.get("PlanarConfiguration") else pixels

@@ -397,6 +397,11 @@ def test_a_deflated_file_is_refused_before_it_is_inflated() -> None:
     assert "deflated" in refused((PUBLISHED / "image_dfl.dcm").read_bytes())
 
 
+def test_compressed_pixels_whose_compression_is_not_told_are_refused() -> None:
+    data = dicom(TWELVE, syntax=uid.JPEGLosslessSV1, meta=False)
+    assert "does not say how" in refused(data)
+
+
 def test_an_unknown_transfer_syntax_is_refused() -> None:
     assert "not supported" in refused(dicom(TWELVE, syntax=uid.MPEG2MPML, frame=b"\0\0\1\xb3" + bytes(60)))
 

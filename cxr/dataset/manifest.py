@@ -70,7 +70,7 @@ RECORD_COLUMNS: dict[str, str] = {
     "content_score": "float32",  # probability of a frontal chest radiograph, by cxr.pixels.content
     "modality": "string",  # CR, DX, ... as in DICOM
     "burned_in": "boolean",  # whether letters are part of the picture, by its header
-    "notes": "string",  # codes of cxr.pixels.stated, joined by |
+    "notes": "string",  # codes of cxr.pixels.stated and of ingest, joined by |
     "mask": "string",  # the region that its mask shows, `lungs` or `opacities`; null where it has no mask
     "mask_share": "float32",  # of the square that the mask covers; NaN without one
     **dict.fromkeys(DESCRIPTORS, "float32"),

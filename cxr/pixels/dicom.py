@@ -365,6 +365,8 @@ def _decompress(frame: bytes, syntax: uid.UID, dataset: Dataset) -> np.ndarray:
         whole = bytearray(math.prod(planes) * dtype.itemsize)
         pixels = np.frombuffer(imagecodecs.dicomrle_decode(frame, dtype=dtype, out=whole), dtype).reshape(planes)
         return np.moveaxis(pixels, 0, 2) if pixels.ndim == 3 else pixels
+    if not syntax or syntax in NATIVE:
+        raise ImageError("the DICOM pixel data is compressed, and the header does not say how; export the file anew")
     if syntax not in (*JPEG, *JPEG_LS, *JPEG_2000):
         raise ImageError("the DICOM transfer syntax is not supported; send JPEG, JPEG-LS, JPEG 2000, RLE or raw")
     if not frame.rstrip(b"\0\xff").endswith(b"\xff\xd9"):

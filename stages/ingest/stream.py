@@ -33,6 +33,7 @@ SAID = [f.name for f in fields(Found) if f.name not in ("member", "mask")]  # wh
 NO_BOXES = "[]"  # of an image that was searched for its region in vain
 UNUSABLE_MASK = "unusable mask"
 STATED = {"view_position": "stated_view", "age_years": "stated_age_years", "sex": "stated_sex"}  # record: fact
+UNLIKE_SOURCE = "unlike_source"  # note: the header states another view or sex than the source; is it another's row?
 REJECTED_COLUMNS = ["path", "reason", "detail", "score", "shard", "row"]
 
 
@@ -74,7 +75,7 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
         f"{len(rejected)} files or rows left out (see {folder}/rejected.csv)"
     )
     for code, films in records["notes"].dropna().str.split("|").explode().value_counts().items():
-        print(f"{source}: {films} images with the note {code} of their headers (column notes of records.parquet)")
+        print(f"{source}: {films} images with the note {code}, see the column notes of records.parquet")
     for line in told(source, words_not_understood(rejected)):
         print(line)
     if unused:
@@ -201,8 +202,14 @@ def to_tables(
     records["image_id"] = f"{source}/" + records["path"]
     records["patient_id"] = f"{source}/" + records["patient_id"]
     records["source"] = source
-    for column, stated in STATED.items():  # where the source does not say, its files may
-        records[column] = records[column].astype(RECORD_COLUMNS[column]).fillna(records[stated])
+    unlike = pd.Series(False, index=records.index)
+    for column, stated in STATED.items():
+        said = records[column].astype(RECORD_COLUMNS[column])
+        if column != "age_years":  # which sources count in their own ways
+            unlike |= (said != records[stated]).fillna(False).astype(bool)
+        records[column] = said.fillna(records[stated])  # where the source does not say, its files may
+    noted = (records["notes"].fillna("") + np.where(unlike, f"|{UNLIKE_SOURCE}", "")).str.strip("|")
+    records["notes"] = noted.where(noted != "")
     set_aside = pd.DataFrame([(s.path, s.reason, s.detail) for s in account.set_aside], columns=REJECTED_COLUMNS[:3])
     masks = table.loc[bad_mask, ["mask_path", "mask_fault"]].set_axis(["path", "detail"], axis=1)
     masks["reason"] = UNUSABLE_MASK
