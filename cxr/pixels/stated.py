@@ -18,7 +18,7 @@ STATED_TAGS = [
     "PresentationLUTShape", "PhotometricInterpretation",
 ]  # fmt: skip
 
-NOT_FRONTAL = "not a frontal chest radiograph"  # as a reason in rejected.csv
+NO_FRONTAL_FILM = "not a frontal chest radiograph"  # as a reason in rejected.csv
 
 RADIOGRAPHY = ("CR", "DX", "RG")
 OTHER_MODALITIES = {

@@ -22,7 +22,7 @@ from operator import itemgetter
 from cxr.errors import ImageError, SourceError
 from cxr.params import DicomSource
 from cxr.pixels.dicom import silence, text_of
-from cxr.pixels.stated import NOT_FRONTAL, RADIOGRAPHY, STATED_TAGS, read_stated
+from cxr.pixels.stated import RADIOGRAPHY, STATED_TAGS, read_stated
 from cxr.raw.archives import Member, Tree
 from cxr.sources.reading import (
     Found,
@@ -125,7 +125,6 @@ def _read_file(
         return SetAside(path, "image without a row"), None
     patient = text_of(header, "PatientID")
     stated = read_stated(header)
-    view = stated.view_position or text_of(header, "ViewPosition").upper()
     findings = row[params.findings_column]
     laterality = text_of(header, "ImageLaterality") or text_of(header, "Laterality")
     if not patient:
@@ -136,16 +135,14 @@ def _read_file(
         return SetAside(path, "no finding stated"), key
     if not {word.strip() for word in re.split(r"[|,]", findings)} <= set(params.words):
         return SetAside(path, "finding not in words"), key
-    if fault := frontal_fault(path, view):
+    if fault := frontal_fault(path, header, stated):
         return fault, key
-    if stated.not_frontal:
-        return SetAside(path, NOT_FRONTAL, stated.not_frontal), key
     return Found(
         path=path,
         member=replace(member, path=path),
         patient_id=pseudonym(salt, patient),
         findings=findings,
-        view_position=view,
+        view_position=stated.view_position,
         age_years=stated.age_years,
         sex=stated.sex,
         laterality=laterality if laterality in LATERALITIES else None,

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 from pydicom import Dataset
 
 from cxr.errors import ImageError, SourceError
-from cxr.pixels.dicom import is_dicom, read_tags
+from cxr.pixels.dicom import is_dicom, read_tags, text_of
+from cxr.pixels.stated import NO_FRONTAL_FILM, Stated
 from cxr.raw.archives import MAX_FILE_BYTES, Member
 from cxr.tasks import Region
 from cxr.words import NOT_STATED, SexMeaning, ViewMeaning, age_of, sex_of, shown
@@ -25,7 +26,6 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 GZIP = b"\x1f\x8b"
 SEPARATORS = (",", ";", "\t")  # of a table; Excel writes ; where , stands in numbers
 FRONTAL = ("PA", "AP")
-OTHER_VIEWS = ("LL", "RL", "LLD", "RLD", "LLO", "RLO", "RAO", "LAO", "RPO", "LPO", "L", "LATERAL")  # words, not names
 
 SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
@@ -280,10 +280,13 @@ def view_fault(path: str, meaning: ViewMeaning | None, text: str) -> SetAside | 
     return SetAside(path, NOT_FRONTAL, f"view {shown(text)}") if meaning == "other" else None
 
 
-def frontal_fault(path: str, view: str) -> SetAside | None:
-    """What is wrong with a stated view, None for PA and AP. Only known words are quoted."""
-    if view in FRONTAL:
+def frontal_fault(path: str, header: Dataset, stated: Stated) -> SetAside | None:
+    """What a DICOM header has against a frontal chest film, None for PA and AP. Only known words are quoted."""
+    if stated.not_frontal:
+        reason = NO_FRONTAL_FILM if stated.view_position in FRONTAL else NOT_FRONTAL
+        return SetAside(path, reason, stated.not_frontal)
+    if stated.view_position:
         return None
-    if not view:
+    if not text_of(header, "ViewPosition"):
         return SetAside(path, VIEW_NOT_STATED)
-    return SetAside(path, NOT_FRONTAL, f"view {view}" if view in OTHER_VIEWS else "")
+    return SetAside(path, NOT_FRONTAL, "ViewPosition holds none of DICOM's words")

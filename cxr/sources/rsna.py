@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 
 from cxr.errors import ImageError, SourceError
 from cxr.params import PublishedSource
-from cxr.pixels.dicom import silence, text_of
+from cxr.pixels.dicom import silence
 from cxr.pixels.stated import STATED_TAGS, read_stated
 from cxr.raw.archives import Member, Tree
 from cxr.sources.reading import (
@@ -87,13 +87,12 @@ def _read_image(member: Member, name: str, tables: Tables) -> Found | SetAside:
     if header is None:
         return SetAside(member.path, "unreadable image", "not a DICOM file")
     stated = read_stated(header)
-    view = stated.view_position or text_of(header, "ViewPosition")
-    return frontal_fault(member.path, view) or Found(
+    return frontal_fault(member.path, header, stated) or Found(
         path=member.path,
         member=member,
         patient_id=tables.patients.get(name, name),
         findings="|".join(dict.fromkeys(row["class"] for row in tables.classes[name])),
-        view_position=view,
+        view_position=stated.view_position,
         age_years=stated.age_years,
         sex=stated.sex,
         licence="RSNA terms of use, attribution",

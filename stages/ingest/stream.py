@@ -21,7 +21,7 @@ from cxr.errors import ImageError, SourceError
 from cxr.executors import Backend, map_in_order, open_backend
 from cxr.files import write_whole
 from cxr.params import IngestParams, SourceParams
-from cxr.pixels.stated import NOT_FRONTAL
+from cxr.pixels.stated import NO_FRONTAL_FILM
 from cxr.raw.archives import Member, Tree
 from cxr.sources import READERS, Found, SetAside
 from stages.ingest.decode import Job, decode_batch, gave_up, prepare_worker
@@ -193,7 +193,7 @@ def to_tables(
     table["mask"] = table["region"].where(table["mask_sha256"].notna() & ~bad_mask, None)
     unreadable = table["fault"].notna()
     refused = ~unreadable & (table["not_frontal"].notna() | (table["content_score"] < min_content_score))
-    table["reason"] = np.select([unreadable, refused], ["unreadable image", NOT_FRONTAL], "")
+    table["reason"] = np.select([unreadable, refused], ["unreadable image", NO_FRONTAL_FILM], "")
     # as `cxr.pixels.examine.Film.refusal` has it
     table["detail"] = table["fault"].fillna(table["not_frontal"]).fillna(table["content_reason"])
     table["score"] = table["content_score"].round(4)
