@@ -56,7 +56,9 @@ def test_a_usual_film_is_answered_without_a_note() -> None:
     ("elements", "sentence"),
     [
         ({"ViewPosition": "LL"}, "ViewPosition is LL, a left lateral view"),
-        ({"ViewPosition": "LEFT LATERAL"}, "ViewPosition is LL, a left lateral view"),
+        ({"ViewPosition": "LEFT LATERAL"}, "ViewPosition is LATERAL, a lateral view"),
+        ({"ViewPosition": "AP LLD"}, "ViewPosition is LLD, a left lateral decubitus view"),
+        ({"ViewPosition": "seitlich"}, "ViewPosition tells a view that is not frontal"),
         ({"Modality": "CT"}, "Modality is CT, computed tomography"),
         ({"BodyPartExamined": "HAND"}, "BodyPartExamined is HAND, not the chest"),
         ({"BodyPartExamined": "T-SPINE"}, "BodyPartExamined is TSPINE, not the chest"),
@@ -89,8 +91,9 @@ def test_a_view_is_read_from_its_code_where_it_has_no_word() -> None:
 
 @pytest.mark.parametrize(
     ("text", "view"),
-    [("PA", "PA"), ("p.a.", "PA"), ("AP supine", "AP"), ("A-P", "AP"), ("lateral", "LATERAL"), ("right lat", "RL"),
-     ("", None), ("MEIER^ANNA", None), ("PAUL", None)],
+    [("PA", "PA"), ("p.a.", "PA"), ("AP supine", "AP"), ("A-P", "AP"), ("lateral", "LATERAL"), ("right lat", "LAT"),
+     ("postero-anterior", "PA"), ("L.L.", "OTHER"), ("frontal", None), ("", None),
+     ("MEIER^ANNA", None), ("PAUL", None)],
 )  # fmt: skip
 def test_ways_to_write_a_view(text: str, view: str | None) -> None:
     assert view_word(text) == view

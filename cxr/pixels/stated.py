@@ -11,6 +11,7 @@ from datetime import date
 from pydicom import Dataset
 
 from cxr.pixels.dicom import shape_against_photometric, text_of
+from cxr.words import OLDEST, age_of, parts_of, view_of
 
 STATED_TAGS = [
     "Modality", "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "PatientAge",
@@ -42,6 +43,7 @@ OTHER_VIEWS = {
     "CC": "a view of the breast", "MLO": "a view of the breast", "ML": "a view of the breast",
     "LM": "a view of the breast", "AX": "an axial view", "AXIAL": "an axial view",
 }  # fmt: skip
+OTHER = "OTHER"  # a word of other languages for such a view
 # codes of PS3.16 CID 4010, in SNOMED CT and in the older form that most devices still write
 VIEW_CODES = {
     "272479007": "PA", "R-10214": "PA", "R-40888": "PA", "399348003": "AP", "R-10206": "AP",
@@ -64,8 +66,6 @@ OTHER_BODY_PARTS = {
 CHEST = ("CHEST", "THORAX", "LUNG")
 
 OLDEST_YEARS = 90  # stands for all ages above 89, as HIPAA's Safe Harbor has it
-POSSIBLE_YEARS = 120
-UNITS_A_YEAR = {"Y": 1, "": 1, "M": 12, "W": 52.1775, "D": 365.2425}
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,13 @@ def _body_part(text: str) -> str | None:
 
 
 def view_word(text: str) -> str | None:
-    """PA, AP or one of OTHER_VIEWS in the text of a ViewPosition: `P.A.` and `PA ERECT` too; else None."""
-    words = re.findall("[A-Z]+", re.sub(r"[.\-_]", "", text.upper()))
-    if words[:1] in (["LEFT"], ["RIGHT"]) and words[1:2] in (["LAT"], ["LATERAL"]):
-        return "LL" if words[0] == "LEFT" else "RL"
-    return words[0] if words and (words[0] in FRONTAL or words[0] in OTHER_VIEWS) else None
+    """PA, AP, one of OTHER_VIEWS, or OTHER, in the text of a ViewPosition; None where it tells no view."""
+    parts = [part.upper() for part in parts_of(text)]
+    known = [part for part in parts if part in OTHER_VIEWS and (len(part) > 1 or len(parts) == 1)]
+    if known:
+        return known[0]
+    meaning = view_of(text)
+    return OTHER if meaning == "other" else meaning if meaning in FRONTAL else None
 
 
 def _view(header: Dataset) -> tuple[str | None, list[str], list[Note]]:
@@ -152,8 +154,10 @@ def _view(header: Dataset) -> tuple[str | None, list[str], list[Note]]:
     position = view_word(text)
     said = [(tag, view) for tag, view in (("ViewPosition", position), ("ViewCodeSequence", code)) if view]
     faults = [f"{tag} is {view}, {OTHER_VIEWS[view]}" for tag, view in said if view in OTHER_VIEWS]
+    if position == OTHER:
+        faults.insert(0, "ViewPosition tells a view that is not frontal")
     notes = []
-    if text and not position:
+    if text and view_of(text) is None and not position:
         notes.append(Note("view_not_understood", "ViewPosition holds none of DICOM's words for a view of the chest"))
     elif position in FRONTAL and code in FRONTAL and position != code:
         notes.append(Note("view_contradicts", f"ViewPosition is {position} while ViewCodeSequence says {code}"))
@@ -191,16 +195,16 @@ def _orientation(text: str, view: str | None) -> tuple[list[str], list[Note]]:
 
 def _age(header: Dataset) -> tuple[float | None, list[Note]]:
     """Years from PatientAge, or else from the date of birth, and what the two have against each other."""
-    match = re.fullmatch(r"(\d{1,3})([YMWD]?)", text_of(header, "PatientAge").upper())
-    years = int(match[1]) / UNITS_A_YEAR[match[2]] if match else None
+    text = text_of(header, "PatientAge").upper()
+    told = age_of(text)
+    years = told if isinstance(told, float) else None
     months, doubts = _months_since_birth(header), []
-    if years is not None and years > POSSIBLE_YEARS:
-        doubts.append(Note("age_impossible", f"PatientAge is {years:.0f} years, no age of a person"))
-        years = None
-    elif match and int(match[1]) == 0 and match[2] in "Y":  # below two years, DICOM counts months, weeks or days
+    if told is None and re.fullmatch(r"\d{1,4}[YMWD]?", text):
+        doubts.append(Note("age_impossible", f"PatientAge is {text}, no age of a person"))
+    elif re.fullmatch("0+Y?", text):  # below two years, DICOM counts months, weeks or days
         doubts.append(Note("age_unclear", "PatientAge is 0 years, which devices write where they know none"))
         years = None
-    if months is None or months > 12 * POSSIBLE_YEARS:  # 1900 stands for no date of birth
+    if months is None or months > 12 * OLDEST:  # 1900 stands for no date of birth
         return years, doubts
     if months < 0:
         doubts.append(Note("age_contradicts_birth", "the date of birth is later than that of the film"))

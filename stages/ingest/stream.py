@@ -85,7 +85,8 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
 def recipe(params: IngestParams) -> dict:
     """What pixels and facts depend on; where it changes, everything is decoded again."""
     code = hashlib.sha256()
-    for path in (*sorted(Path(cxr.__file__).parent.glob(PIXELS)), Path(__file__).with_name("decode.py")):
+    library = Path(cxr.__file__).parent
+    for path in (*sorted(library.glob(PIXELS)), library / "words.py", Path(__file__).with_name("decode.py")):
         code.update(path.read_bytes())
     return {
         "pixels": params.pixels.model_dump(),
