@@ -210,7 +210,7 @@ def _age(header: Dataset) -> tuple[float | None, list[Note]]:
         doubts.append(Note("age_contradicts_birth", "the date of birth is later than that of the film"))
     elif years is None:
         # as PatientAge is written: an exact age would give the date of birth away
-        years = months // 12 if months >= 24 else months / 12
+        years = float(months // 12) if months >= 24 else months / 12
     elif abs(years + 0.5 - months / 12) > 1.5:
         doubts.append(Note("age_contradicts_birth", "PatientAge is not the age that the date of birth gives"))
     return years, doubts
