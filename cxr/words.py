@@ -84,6 +84,8 @@ OLDEST = 120
 
 SHOWN_LETTERS = 20  # of a word that a report may quote
 SHOWN_PARTS = 3
+SHOWN_WORD = re.compile(r"[^\W\d_]+(?:[.\-/_][^\W\d_]*)*")
+SHOWN_NUMBER = re.compile(r"-?\d{1,4}(?:[.,]\d{1,2})?\s?[^\W\d_]{0,8}")
 
 
 def plain_word(text: str) -> str:
@@ -115,10 +117,12 @@ def view_of(text: str, own: Mapping[str, ViewMeaning] | None = None) -> ViewMean
         return own[whole]
     if not whole or whole in NOTHING:
         return NOT_STATED
+    if whole in VIEWS:
+        return VIEWS[whole]
     parts = parts_of(text)
     if any(part in NEVER_FRONTAL for part in parts):
         return "other"
-    return VIEWS.get(whole) or VIEWS.get("".join(part for part in parts if part not in BESIDE_THE_VIEW))
+    return VIEWS.get("".join(part for part in parts if part not in BESIDE_THE_VIEW))
 
 
 def sex_of(text: str, own: Mapping[str, SexMeaning] | None = None) -> SexMeaning | None:
@@ -144,13 +148,13 @@ def age_of(text: str) -> float | str | None:
 def shown(text: str) -> str:
     """`text` as a report may quote it, for a cell can hold more than its column promises, a name perhaps.
 
-    Quoted are one word of at most 20 letters; two or three such words where one of them is of views; and a number of at
-    most 4 digits with a unit. Of anything else only the number of characters is told.
+    Quoted are one word of at most 20 letters; two or three such words where one of them is of views; and a number below
+    10,000 with a unit. Of anything else only the number of characters is told.
     """
     words = text.split()
-    letters = all(re.fullmatch(r"[^\W\d_]+(?:[.\-/_][^\W\d_]*)*", word) for word in words)
+    letters = all(SHOWN_WORD.fullmatch(word) for word in words)
     few = len(words) <= SHOWN_PARTS and all(len(word) <= SHOWN_LETTERS for word in words)
     of_views = any(part in VIEWS or part in NEVER_FRONTAL or part in BESIDE_THE_VIEW for part in parts_of(text))
-    if (letters and few and (len(words) == 1 or of_views)) or re.fullmatch(r"-?\d{1,4}\s?[^\W\d_]{0,8}", text):
+    if (letters and few and (len(words) == 1 or of_views)) or SHOWN_NUMBER.fullmatch(text):
         return repr(text)
     return f"a cell of {len(text)} characters"

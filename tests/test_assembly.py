@@ -459,6 +459,27 @@ def test_what_states_nothing_or_no_class_is_counted_by_its_words(tmp_path):
     assert report["sources"]["nih"]["words_left_out"]["Edema"] == 3
 
 
+def test_what_is_stated_and_not_understood_is_counted_by_its_words_and_costs_no_image(tmp_path, capsys):
+    run(tmp_path, plain_records())
+    path = tmp_path / "images/nih/rejected.csv"
+    unread = [("view position", "'schief'"), *[("sex", "'keins'")] * 2, ("sex", "'x'"), ("age", "'410'")]
+    rows = pd.DataFrame([(f"row {n}", f"{what} not understood", word, "") for n, (what, word) in enumerate(unread)])
+    before = pd.read_csv(path, keep_default_na=False)
+    pd.concat([before, rows.set_axis(before.columns, axis=1)]).to_csv(path, index=False)
+    params = params_of()
+    assemble(
+        TASKS[params.task], params.assemble, params.sources, params.seed, tmp_path / "images", tmp_path / "reviewed.csv",
+        tmp_path / "manifest.parquet", tmp_path / "report.json", tmp_path / "duplicates",
+    )  # fmt: skip
+    nih = json.loads((tmp_path / "report.json").read_text())["sources"]["nih"]
+    assert nih["words_not_understood"] == {
+        "age": {"'410'": 1}, "sex": {"'keins'": 2, "'x'": 1}, "view position": {"'schief'": 1},
+    }  # fmt: skip
+    assert nih["raw"] == 24 + 2 + 1  # a cell is no file and no row
+    assert nih["rejected_at_ingest"] == {"unreadable image": 2, "view position not understood": 1}
+    assert "nih: sex stated and not understood: 'keins' (2), 'x' (1)" in capsys.readouterr().out
+
+
 def test_one_image_under_two_patients_is_a_fault_of_its_source(tmp_path):
     records = [*plain_records(), record("kermany", "again", "NORMAL", 8, width=50)]
     table, report = run(tmp_path, records)

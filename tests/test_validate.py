@@ -24,10 +24,12 @@ from checks.suites import POSSIBLE, Result, failures
 from cxr.dataset.manifest import DESCRIPTORS, RECORD_COLUMNS, read_table, write_table
 from cxr.dataset.store import read_images, read_thumbs
 from cxr.errors import CxrError
+from cxr.evaluation.model_card import card
 from cxr.params import Params
 from cxr.pixels.descriptors import describe
 from cxr.pixels.radiograph import Radiograph
 from cxr.release.drift import drift_table
+from cxr.release.facts import ReleaseFacts
 from cxr.release.model import Release
 from stages.ingest.stream import NOT_FRONTAL
 from stages.validate.folder import answer_folder, validate_folder
@@ -184,6 +186,40 @@ def test_a_bad_source_stops_before_assembly(broken, params):
     of_patient = [name for name, _ in page.pictures if name.startswith("nih/")]
     assert f"and {48 - SHOWN_IMAGES} more" in page.text
     assert len(of_patient) >= SHOWN_IMAGES  # a patient's images stand for the patient
+
+
+def test_a_source_of_as_many_patients_as_images_is_a_warning_and_a_limit_on_the_card(repository, params):
+    """NIH's patients have several films; in the two others every film has a patient of its own."""
+    assert ("sources", "images_per_patient") not in unmet(repository.validate("records", params))
+    results = repository.validate("records", params, min_images_for_patients=30)
+    leak = unmet(results)["sources", "images_per_patient"]
+    assert (leak.failing, leak.severity) == ((("kermany", "1"), ("covid", "1")), "warning")
+    assert "two films of one patient may sit in train and test" in leak.sentence
+    assert "unless the source has one film a patient" in leak.sentence
+
+    facts = ReleaseFacts.model_construct(
+        version="v", task="covid", classes=["Normal"], pixels=params.ingest.pixels, operating_points={}
+    )
+    validations = [{"expectations": [result.to_dict() for result in results]}]
+    limits = card(facts, {}, {"sources": {}}, validations, {"slices": {}}, {"rules": []})["limits"]
+    assert [limit.split(" every")[0] for limit in limits if "patient of its own" in limit] == ["In kermany", "In covid"]
+
+
+def test_one_patient_of_two_films_is_no_quiet_leak(repository, params):
+    records = read_table(repository.images / "covid/records.parquet", RECORD_COLUMNS)
+    records.loc[0, "patient_id"] = records.loc[1, "patient_id"]
+    limits = params.validate_.model_copy(update={"min_images_for_patients": len(records)})
+    judged = tables({"covid": records}, read_rejected(repository.images, ["covid"]), limits)
+    assert judged["sources"].rows.loc[0, "images_per_patient"] > 1
+
+
+def test_a_cell_that_is_not_understood_is_no_rejected_file(repository, params):
+    records = read_table(repository.images / "nih/records.parquet", RECORD_COLUMNS)
+    rejected = read_rejected(repository.images, ["nih"])
+    cells = rejected.head(1).assign(reason="sex not understood")
+    views = rejected.head(1).assign(reason="view position not understood")
+    judged = tables({"nih": records}, pd.concat([rejected, *[cells] * 500, views]), params.validate_)
+    assert judged["sources"].rows.loc[0, ["files", "rejected_share"]].tolist() == [50, 1 - 48 / 50]
 
 
 def test_rows_without_an_image_are_no_rejected_files(repository, params):

@@ -192,17 +192,20 @@ def _tell(path: str, rows: list[Row], joined: list[Joined], params: TableSource)
             _find(part.pattern, row[part.column], of_row)
     partners: list[Row] = []
     whole = dict(row)
+    without = ""
     for table in joined:
         key = tuple((of_row.get(ours) or [whole.get(ours, "")])[0] for ours in table.join.keys)
         partner = table.rows.get(key)
         if partner is None:
-            ours = " and ".join(table.join.keys)
-            return SetAside(path, "image without a row", f"no row of {table.path} has its {ours} ({row.where})")
+            without = without or f"no row of {table.path} has its {' and '.join(table.join.keys)} ({row.where})"
+            continue  # what other tables say of this image is accounted for all the same
         table.used.add(key)
         for other in (row, *partners):
             _agree(other, partner, table, params)
         partners.append(partner)
         whole |= {column: cell for column, cell in partner.items() if not whole.get(column)}
+    if without:
+        return SetAside(path, "image without a row", without)
     for part in params.extract:
         if part.column is not None and part.column not in row:
             _find(part.pattern, whole[part.column], of_row)
