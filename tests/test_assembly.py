@@ -468,8 +468,8 @@ def test_what_is_stated_and_not_understood_is_counted_by_its_words_and_costs_no_
     pd.concat([before, rows.set_axis(before.columns, axis=1)]).to_csv(path, index=False)
     params = params_of()
     assemble(
-        TASKS[params.task], params.assemble, params.sources, params.seed, tmp_path / "images", tmp_path / "reviewed.csv",
-        tmp_path / "manifest.parquet", tmp_path / "report.json", tmp_path / "duplicates",
+        TASKS[params.task], params.assemble, params.sources, params.seed, tmp_path / "images",
+        tmp_path / "reviewed.csv", tmp_path / "manifest.parquet", tmp_path / "report.json", tmp_path / "duplicates",
     )  # fmt: skip
     nih = json.loads((tmp_path / "report.json").read_text())["sources"]["nih"]
     assert nih["words_not_understood"] == {

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from cxr.dataset.labels import read_label, vocabulary_of
@@ -22,8 +24,10 @@ from cxr.errors import ParamsError, SourceError
 from cxr.params import SourceParams, load_params
 from cxr.raw.archives import Tree
 from cxr.sources import READERS, Found, SetAside
+from cxr.sources.reading import OF_A_CELL
 from cxr.tasks import TASKS
 from stages.ingest.stream import ingest
+from stages.validate.records import OF_A_ROW
 from tests.image_files import dicom, jpeg, png
 from tests.masked_source import film
 from tests.tiny_repository import tiny_params
@@ -569,3 +573,56 @@ def test_folders_can_tell_view_and_split_and_masks_that_fit_nothing_are_named(tm
         "mask fits several images": 1, "mask without an image": 1, "view position not understood": 1,
         "no patient in the path": 1,
     }  # fmt: skip
+
+
+# ---- raw = used + set aside, with every key of `table` at once ------------------------------------------------------
+
+STEMS = ["a", "b", "c", "d"]
+FUZZED = {
+    "reader": "table", "origin": "/data", "licence": None, "table": ["one.csv", "two.csv"],
+    "join": [{"table": "studies.csv", "by": {"study": "exam"}}, {"table": "people.csv", "by": "who"}],
+    "columns": {"path": "file", "patient_id": "who", "age_years": "age", "sex": "sex"},
+    "extract": [{"column": "exam", "pattern": r"^s(?P<study>\d)"}, {"pattern": r"_(?P<view>\w+)\."}],
+    "labels": {"Normal": "set-aside", "Pneumonia": "positive"},
+    "label_values": {"positive": ["x"], "negative": [0], "uncertain": ["?"], "blank": ["NA"]},
+    "words": {"Normal": "Normal", "Pneumonia": "Pneumonia"}, "sex_words": {"1": "M"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("agree", [None, "majority", "any", "all"])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_file_and_row_of_joined_tables_is_used_or_set_aside(agree, tmp_path_factory, data):
+    views = st.sampled_from(["PA", "ap", "lat", "xyz", "na"])
+    suffix = st.sampled_from([".png", ".JPG", ".txt"])
+    images = data.draw(st.lists(st.builds("{}_{}{}".format, st.sampled_from(STEMS), views, suffix), unique=True))
+    named = st.sampled_from([*images, *(name.upper() for name in images), "absent.png", ""])
+    row = st.tuples(
+        named, st.sampled_from(["s1", "s2", "s9", ""]), st.sampled_from(["x", "0", "0.0", "?", "NA", ""]),
+        st.sampled_from(["x", "0", "?", ""]),
+    )  # fmt: skip
+    firsts = [data.draw(st.lists(row, max_size=6)) for _ in range(2)]
+    studies = data.draw(st.lists(st.sampled_from(["1", "2", "3"]), unique=True))
+    people = data.draw(st.lists(st.sampled_from(["p1", "p2", "p3"]), unique=True))
+    cells = st.sampled_from(["", "57", "410", "M", "weiblich", "1", "x"])
+    files = dict.fromkeys(images, b"") | {
+        "one.csv": table(["file", "exam", "Normal", "Pneumonia"], *firsts[0]),
+        "two.csv": table(["file", "exam", "Normal", "Pneumonia"], *firsts[1]),
+        "studies.csv": table(["exam", "who"], *([study, f"p{study}"] for study in studies)),
+        "people.csv": table(["who", "age", "sex"], *([who, data.draw(cells), data.draw(cells)] for who in people)),
+    }
+    source = TypeAdapter(SourceParams).validate_python(FUZZED | {"readers_agree": agree})
+    root = write(tmp_path_factory.mktemp("fuzzed"), files)
+    items = list(READERS["table"](Tree(root), source))
+    items = [item for item in items if not (isinstance(item, SetAside) and item.reason in OF_A_CELL)]
+    of_rows = [item for item in items if isinstance(item, SetAside) and re.search(OF_A_ROW, item.reason)]
+    of_files = [item.path for item in items if item not in of_rows]
+    assert sorted(of_files) == sorted(images)
+    joined = [item.path for item in of_rows if item.path.startswith(("studies.csv row", "people.csv row"))]
+    assert len(set(joined)) == len(joined) <= len(studies) + len(people)
+    for item in items:
+        if isinstance(item, Found):
+            assert item.patient_id in people
+            assert item.patient_id[1:] in studies
+            assert set(item.findings.split("|")) <= {"Normal", "Pneumonia"}
+            assert item.view_position in {"PA", "AP"}

@@ -29,7 +29,7 @@ from cxr.params import Params
 from cxr.pixels.descriptors import describe
 from cxr.pixels.radiograph import Radiograph
 from cxr.release.drift import drift_table
-from cxr.release.facts import ReleaseFacts
+from cxr.release.facts import ReleaseFacts, TrainAges
 from cxr.release.model import Release
 from stages.ingest.stream import NOT_FRONTAL
 from stages.validate.folder import answer_folder, validate_folder
@@ -198,8 +198,9 @@ def test_a_source_of_as_many_patients_as_images_is_a_warning_and_a_limit_on_the_
     assert "unless the source has one film a patient" in leak.sentence
 
     facts = ReleaseFacts.model_construct(
-        version="v", task="covid", classes=["Normal"], pixels=params.ingest.pixels, operating_points={}
-    )
+        version="v", task="covid", classes=["Normal"], pixels=params.ingest.pixels, operating_points={},
+        min_content_score=0.5, train_ages=TrainAges(images=0, stated=0, youngest=None, oldest=None),
+    )  # fmt: skip
     validations = [{"expectations": [result.to_dict() for result in results]}]
     limits = card(facts, {}, {"sources": {}}, validations, {"slices": {}}, {"rules": []})["limits"]
     assert [limit.split(" every")[0] for limit in limits if "patient of its own" in limit] == ["In kermany", "In covid"]

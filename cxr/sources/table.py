@@ -237,7 +237,8 @@ def _find(pattern: str, text: str, groups: dict[str, list[str]]) -> None:
 
 def _agree(row: Row, partner: Row, table: Joined, params: TableSource) -> None:
     """Raises SourceError where two rows of one image differ in a column that both have and the source uses."""
-    for column in _used(params):
+    theirs_by = table.join.keys.values()  # a key has found its own already, and a group may be a part of its cell
+    for column in (column for column in _used(params) if column not in theirs_by):
         ours, theirs = row.get(column), partner.get(column)
         if ours and theirs and ours != theirs:
             raise SourceError(
