@@ -1,11 +1,13 @@
 """Pictures that are no upright frontal chest radiograph, made for fitting `cxr.pixels.content`.
 
 What can be made from frontal films is made from them: turned, inverted, cut, taken to pieces. Laterals and CT slices
-come from one rough body in three dimensions, seen from the side or cut; it shares no anatomy with `cxr.demo`, so that
-the demo's laterals and slices remain a test. Every function draws one picture, uint8 (height, width).
+come from a chest measured by CT, bent to other shapes, and from one rough body drawn in three dimensions, seen from the
+side or cut; neither shares its anatomy with `cxr.demo`, so that the demo's laterals and slices remain a test. Every function draws one picture, uint8 (height, width).
 """
 
+import gzip
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from cxr.demo import marks
 from cxr.demo.texture import clouds, grain
 
 WATER_PER_CM = 0.13  # attenuation at chest energies
+VOXEL_CM = 0.28
 Film = np.ndarray
 
 
@@ -76,7 +79,7 @@ def turn_aside(film: Film, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_part(film: Film, rng: np.random.Generator) -> np.ndarray:
-    """A piece of a film, half a film, a film in disorder, or a limb: anything but a whole chest."""
+    """A piece of a film, half a film, a film in disorder, an abdomen or a limb: anything but a whole chest."""
     film = vary_film(film, rng)
     kind = rng.random()
     if kind < 0.35:
@@ -91,7 +94,24 @@ def draw_part(film: Film, rng: np.random.Generator) -> np.ndarray:
         pieces = [piece for row in np.array_split(film, n) for piece in np.array_split(row, m, axis=1)]
         pieces = [cv2.resize(pieces[i], (40, 40)) for i in rng.permutation(n * m)]
         return np.vstack([np.hstack(pieces[k : k + m]) for k in range(0, n * m, m)])
-    return draw_limbs(rng)
+    return draw_limbs(rng) if kind < 0.9 else draw_abdomen(rng)
+
+
+def draw_abdomen(rng: np.random.Generator) -> np.ndarray:
+    """The drawn body's shadow from the front, below the diaphragm, with the wings of the pelvis perhaps."""
+    x = np.linspace(-rng.uniform(14, 20), rng.uniform(14, 20), 112)[None, None, :]
+    y = np.arange(-15, 15, 1.2)[:, None, None]
+    top = rng.uniform(29, 34)
+    z = np.linspace(top, top + rng.uniform(16, 28), 128)[None, :, None]
+    along = (draw_body(rng)(x, y, z).sum(axis=0) * 1.2).astype(np.float32)
+    if rng.random() < 0.7:
+        wings = np.zeros_like(along)
+        height, lean, size = rng.uniform(90, 125), rng.uniform(20, 45), rng.uniform(16, 24)
+        for side in (-1, 1):
+            middle = (56 + side * rng.uniform(24, 30), height)
+            cv2.ellipse(wings, (middle, (size, 2 * size), side * lean), 1.0, -1, cv2.LINE_AA)
+        along += rng.uniform(1, 3) * cv2.GaussianBlur(wings, (0, 0), rng.uniform(1, 3))
+    return show_shadow(along, rng)
 
 
 def draw_limbs(rng: np.random.Generator) -> np.ndarray:
@@ -167,13 +187,34 @@ def draw_body(rng: np.random.Generator) -> Callable[[np.ndarray, np.ndarray, np.
 
 
 def draw_lateral(_: Film, rng: np.random.Generator) -> np.ndarray:
-    """The body's shadow from the side."""
+    """The drawn body's shadow from the side."""
     x = np.arange(-24, 24, 1.2)[:, None, None]
     middle, reach = rng.normal(0, 1.5), rng.uniform(12, 18)
     y = np.linspace(middle - reach, middle + reach, 112)[None, None, :]
     z = np.linspace(rng.uniform(-3, 6), rng.uniform(28, 40), 128)[None, :, None]
     along = draw_body(rng)(x, y, z).sum(0) * 1.2
-    along = cv2.GaussianBlur(along.astype(np.float32), (0, 0), rng.uniform(0.4, 1.0))
+    return show_shadow(along.astype(np.float32), rng)
+
+
+def project_volume(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The shadow from the side of a chest measured by CT, float32 as `read_volume` gives it."""
+    depth, width = volume.shape[1:]
+    turn = cv2.getRotationMatrix2D((width / 2, depth / 2), rng.normal(0, 7), 1)
+    lung = rng.uniform(0.8, 2.2)  # breathed out, or ill
+    bone = rng.uniform(0.7, 1.8)
+    turned = np.stack([cv2.warpAffine(plane, turn, (width, depth)) for plane in volume])
+    turned = np.where(turned < 0.6, turned * lung, turned)
+    turned = np.where(turned > 1.12, 1.12 + (turned - 1.12) * bone, turned)
+    along = turned.sum(axis=2) * VOXEL_CM
+    top, bottom = int(rng.uniform(0, 0.2) * len(along)), int(rng.uniform(0.82, 1) * len(along))
+    front, back = int(rng.uniform(0.1, 0.24) * depth), int(rng.uniform(0.8, 0.95) * depth)
+    return show_shadow(bend(along[top:bottom, front:back], rng), rng)
+
+
+def show_shadow(along: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A film of what the rays met, float32 (height, width) in cm of water."""
+    along = cv2.resize(along, (112, 128))
+    along = cv2.GaussianBlur(along, (0, 0), rng.uniform(0.4, 1.0))
     along += rng.uniform(0, 0.7) * clouds(rng, along.shape, int(rng.integers(4, 12))) * (along > 2)
     rays = np.exp(-WATER_PER_CM * along)
     scatter = rng.uniform(0.02, 0.25)
@@ -191,7 +232,7 @@ def draw_lateral(_: Film, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_ct(_: Film, rng: np.random.Generator) -> np.ndarray:
-    """An axial slice of the body in a lung, a soft-tissue or a bone window; seldom a coronal or sagittal one."""
+    """An axial slice of the drawn body in a lung, a soft-tissue or a bone window; seldom a coronal or sagittal one."""
     field = rng.uniform(14, 24)
     plane = rng.random()
     u = np.linspace(-field, field, 128)
@@ -206,12 +247,32 @@ def draw_ct(_: Film, rng: np.random.Generator) -> np.ndarray:
         across, still = (u[None, :], np.full((1, 1), rng.uniform(-6, 9)))
         body = draw_body(rng)
         density = body(across, still, v[:, None]) if plane < 0.93 else body(still, across, v[:, None])
-    density = cv2.GaussianBlur(density.astype(np.float32), (0, 0), rng.uniform(0.3, 0.9))
+    return show_slice(density.astype(np.float32), rng)
+
+
+def cut_volume(volume: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A slice of a chest measured by CT, mostly axial; float32 as `read_volume` gives it."""
+    plane = rng.random()
+    if plane < 0.6:
+        cut = volume[rng.integers(len(volume))]
+    elif plane < 0.9:
+        cut = volume[:, int(rng.uniform(0.3, 0.72) * volume.shape[1])]
+    else:
+        cut = volume[:, :, int(rng.uniform(0.2, 0.8) * volume.shape[2])]
+    top, left, bottom, right = (rng.uniform(0, 0.16, 4) * np.tile(cut.shape, 2)).astype(int)
+    cut = cut[top : cut.shape[0] - bottom, left : cut.shape[1] - right]
+    cut = cut if rng.random() < 0.8 else cut[:, ::-1]
+    return show_slice(bend(cv2.resize(cut, (128, 112)), rng), rng)
+
+
+def show_slice(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A slice as it is shown, of its density relative to water, float32 (112, 128)."""
+    density = cv2.GaussianBlur(density, (0, 0), rng.uniform(0.3, 0.9))
     lung = (density > 0.1) & (density < 0.5)
     density += lung * 0.25 * np.clip(clouds(rng, density.shape, int(rng.integers(2, 6))) - 0.8, 0, 3)
     density += lung * rng.uniform(0, 0.6) * (clouds(rng, density.shape, 20) > 1)  # haze of a pneumonia
-    level, width = ((0.4, 1.5), (1.04, 0.4), (1.3, 1.8), (0.8, 2.2))[rng.choice(4, p=(0.45, 0.35, 0.1, 0.1))]
-    level, width = level * rng.uniform(0.9, 1.1), width * rng.uniform(0.8, 1.3)
+    level, width = ((0.4, 1.5), (1.04, 0.4), (1.3, 1.8), (0.8, 2.2))[rng.choice(4, p=(0.55, 0.25, 0.1, 0.1))]
+    level, width = level * rng.uniform(0.8, 1.2), width * rng.uniform(0.6, 1.3)
     grey = np.clip((density - level) / width + 0.5, 0, 1) * 250 + grain(rng, density.shape) * rng.uniform(0, 12)
     picture = np.clip(grey, 0, 255).astype(np.uint8)
     if rng.random() < 0.3:  # the round field of the scanner
@@ -223,6 +284,24 @@ def draw_ct(_: Film, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.2:
         marks.draw_arrows(picture, rng)
     return marks.add_border(picture, rng) if rng.random() < 0.3 else picture
+
+
+def bend(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another person's shape: float32 (height, width) pushed smoothly by up to some tenths of a side."""
+    height, width = picture.shape
+    push = cv2.resize(rng.normal(0, rng.uniform(0, 0.05), (3, 3, 2)).astype(np.float32), (width, height), None, 0, 0, cv2.INTER_CUBIC)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return cv2.remap(picture, x + push[..., 0] * width, y + push[..., 1] * height, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def read_volume(path: Path) -> np.ndarray:
+    """Density relative to water of a chest CT in NIfTI-1, float32 (rows down, front to back, right to left)."""
+    raw = gzip.decompress(path.read_bytes())
+    size, kind = np.frombuffer(raw, "<i2", 3, 42), np.frombuffer(raw, "<i2", 1, 70).item()
+    offset, slope, intercept = np.frombuffer(raw, "<f4", 3, 108).tolist()
+    stored = np.frombuffer(raw, {4: "<i2", 16: "<f4"}[kind], offset=int(offset)).reshape(size[::-1])
+    half = [cv2.resize(plane, (128, 128), interpolation=cv2.INTER_AREA) for plane in stored[::-1, ::-1].astype(np.float32)]
+    return np.clip((np.stack(half) * slope + intercept) / 1000 + 1, 0, 3)
 
 
 def draw_nothing(_: Film, rng: np.random.Generator) -> np.ndarray:

@@ -2,12 +2,12 @@
 # pyright: reportArgumentType=false, reportCallIssue=false
 """Whether an image is an upright frontal chest radiograph at all: a score, and the likeliest other thing.
 
-A linear model (multinomial logistic regression) on the thumb: its low cosine coefficients, the strength of its edges by
+A small network (one hidden layer) on numbers of the thumb: its low cosine coefficients, the strength of its edges by
 place and direction (Dalal and Triggs 2005, without blocks), its grey levels and its symmetry. The coefficients stand in
 `content.json`, which says what they were fitted on; `benchmarks/content.py` fits and measures them.
 
 Found: laterals, CT slices, films that are inverted, upside down or on their side, blank images, pages and screenshots,
-photographs, masks and drawings, pieces of a film, limbs. Not found: a film mirrored left to right.
+photographs, masks and drawings, pieces of a film, limbs, abdomens. Not found: a film mirrored left to right.
 """
 
 import json
@@ -22,6 +22,7 @@ from cxr.pixels.thumbs import cosines
 
 COSINES = 12  # of 64 a direction: details of 5 thumb pixels and more
 CELLS = 8  # a side, in which edges are counted
+FAR = 5.0  # deviations from the mean, at which a feature is cut: no pixels can outweigh all others
 COEFFICIENTS = Path(__file__).with_name("content.json")
 
 
@@ -37,13 +38,37 @@ class Content:
     reason: str
 
 
+@dataclass(frozen=True)
+class Network:
+    """One hidden layer of rectified units over standardised features.
+
+    `kinds`: names, the first the frontal film's. All arrays float32: `mean` and `deviation` (features,), `hidden`
+    (units, features), `hidden_bias` (units,), `weights` (kinds, units), `bias` (kinds,).
+    """
+
+    kinds: list[str]
+    mean: np.ndarray
+    deviation: np.ndarray
+    hidden: np.ndarray
+    hidden_bias: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+
+    def likelihoods(self, x: np.ndarray) -> np.ndarray:
+        """Of each kind, (..., kinds), 0 to 1, for features (..., features)."""
+        standard = np.clip((x - self.mean) / self.deviation, -FAR, FAR)
+        units = np.maximum(standard @ self.hidden.T + self.hidden_bias, 0)
+        logits = units @ self.weights.T + self.bias
+        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return shares / shares.sum(axis=-1, keepdims=True)
+
+
 def recognise(thumb: np.ndarray) -> Content:
     """What uint8 (64, 64) shows, the whole decoded image stretched, bone bright."""
-    kinds, weights, bias = _model()
-    logits = weights @ features(thumb) + bias
-    likelihoods = np.exp(logits - logits.max())
-    score = float(likelihoods[0] / likelihoods.sum())
-    return Content(score, "" if score >= 0.5 else kinds[1 + int(likelihoods[1:].argmax())])
+    network = read_network()
+    likelihoods = network.likelihoods(features(thumb))
+    score = float(likelihoods[0])
+    return Content(score, "" if score >= 0.5 else network.kinds[1 + int(likelihoods[1:].argmax())])
 
 
 def features(thumb: np.ndarray) -> np.ndarray:
@@ -73,8 +98,16 @@ def _edges(standard: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _model() -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Kinds (the first is the frontal film), weights float32 (kinds, features), bias float32 (kinds,)."""
-    stored = json.loads(COEFFICIENTS.read_text())["kinds"]
-    weights = np.array([kind["weights"] for kind in stored], np.float32)
-    return [kind["name"] for kind in stored], weights, np.array([kind["bias"] for kind in stored], np.float32)
+def read_network() -> Network:
+    """The network of `content.json`, whose weights are whole thousandths."""
+    stored = json.loads(COEFFICIENTS.read_text())
+    kinds = stored["kinds"]
+    return Network(
+        [kind["name"] for kind in kinds],
+        np.array(stored["mean"], np.float32),
+        np.array(stored["deviation"], np.float32),
+        np.array(stored["hidden"], np.float32) / 1000,
+        np.array(stored["hidden_bias"], np.float32) / 1000,
+        np.array([kind["weights"] for kind in kinds], np.float32) / 1000,
+        np.array([kind["bias"] for kind in kinds], np.float32) / 1000,
+    )
