@@ -70,7 +70,7 @@ def test_the_origins_in_the_comments_of_params_are_ready_to_use():
     found = {}
     for block in re.findall(r"^ *origin:.*(?:\n +(?:- |\w+:).*)*", comments, flags=re.MULTILINE):
         source = PublishedSource(reader="nih", origin=yaml.safe_load(block)["origin"])
-        for remote in origins.remotes(source.files, set(), "sources.nih.origin"):
+        for remote in origins.remotes(origins.files_of(source), set(), "sources.nih.origin"):
             found[remote.name] = remote.shown
     assert {f"images_{n:03}.tar.gz" for n in range(1, 13)} < set(found)
     assert {"Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt", "ChestXRay2017.zip"} < set(found)
