@@ -28,10 +28,10 @@ from cxr.evaluation.model_card import card
 from cxr.params import Params
 from cxr.pixels.descriptors import describe
 from cxr.pixels.radiograph import Radiograph
+from cxr.pixels.stated import NO_FRONTAL_FILM
 from cxr.release.drift import drift_table
 from cxr.release.facts import ReleaseFacts, TrainAges
 from cxr.release.model import Release
-from stages.ingest.stream import NOT_FRONTAL
 from stages.validate.folder import answer_folder, validate_folder
 from stages.validate.records import OF_A_ROW, read_rejected, tables
 from tests.chest_films import chest_film, not_frontal
@@ -453,7 +453,7 @@ def test_a_folder_lists_what_the_release_refuses(params, tmp_path):
     answered = answer_folder(folder, release)
     assert [row["request_id"] for row in answered.rows] == ["film.png"]
     refused = answered.refused
-    assert set(refused["reason"]) == {NOT_FRONTAL}
+    assert set(refused["reason"]) == {NO_FRONTAL_FILM}
     assert dict(zip(refused["image_id"], refused["detail"], strict=True)) == {
         f"{name}.png": name for name in not_frontal()
     }
@@ -479,7 +479,7 @@ def test_a_folder_counts_what_headers_say(params, tmp_path, capsys):
     validate_folder(folder, release, reference, params.validate_, 1, tmp_path / "docs")
     said = capsys.readouterr().out
     assert "images answered: 1, refused: 1" in said
-    assert f"{NOT_FRONTAL}: ViewPosition is LL, a left lateral view: 1" in said
+    assert f"{NO_FRONTAL_FILM}: ViewPosition is LL, a left lateral view: 1" in said
     assert "age_outside_training: 1 of the answered" in said
 
 

@@ -16,10 +16,10 @@ from checks.suites import Result, failures, print_results
 from cxr.errors import CxrError, ImageError, plain_errors
 from cxr.params import ValidateParams, load_params
 from cxr.pixels.examine import examine
+from cxr.pixels.stated import NO_FRONTAL_FILM
 from cxr.raw.archives import Tree
 from cxr.release.model import Release
 from cxr.sources.reading import is_image
-from stages.ingest.stream import NOT_FRONTAL
 
 REFUSED_COLUMNS = ["image_id", "reason", "detail", "source", "score", "shard", "row"]
 
@@ -57,7 +57,7 @@ def answer_folder(folder: Path, release: Release) -> Answered:
             continue
         if why := film.refusal(facts.min_content_score):
             place = ("refused", len(refused_squares))
-            refused.append((member.path, NOT_FRONTAL, why, folder.name, round(film.content.score, 4), *place))
+            refused.append((member.path, NO_FRONTAL_FILM, why, folder.name, round(film.content.score, 4), *place))
             refused_squares.append(film.radiograph.image)
             continue
         answer = release.answer(film)
