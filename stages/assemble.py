@@ -2,7 +2,6 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false, reportReturnType=false
 """Join the sources' records into one manifest: labels, duplicates, groups, splits, balance; no pixel is moved."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from cxr.dataset.review import decide, read_reviewed, write_review
 from cxr.dataset.splits import connect, fixed_test, patient_pairs, persons, split_groups
 from cxr.dataset.store import read_thumbs
 from cxr.errors import CxrError, plain_errors
-from cxr.files import write_whole
+from cxr.files import write_json
 from cxr.params import AssembleParams, OwnSource, SourceParams, load_params
 from cxr.tasks import TASKS, Task
 
@@ -81,7 +80,7 @@ def assemble(
     write_review(review, table, duplicates, thumbs_of)
     write_table(manifest[list(MANIFEST_COLUMNS)].astype(MANIFEST_COLUMNS), manifest_path)
     report_path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(report_path, (json.dumps(report, indent=2) + "\n").encode())
+    write_json(report_path, report)
     print(table_of(report))
     for source, part in report["sources"].items():
         for line in told(source, part["words_not_understood"]):

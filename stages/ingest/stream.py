@@ -19,7 +19,7 @@ from cxr.dataset.seen import Seen
 from cxr.dataset.store import Key, ShardStore
 from cxr.errors import ImageError, SourceError
 from cxr.executors import Backend, map_in_order, open_backend
-from cxr.files import write_whole
+from cxr.files import write_csv
 from cxr.params import IngestParams, SourceParams
 from cxr.pixels.stated import NO_FRONTAL_FILM
 from cxr.raw.archives import Member, Tree
@@ -67,7 +67,7 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
         reasons = rejected["reason"].value_counts()
         why = f", mostly: {reasons.index[0]} ({reasons.iloc[0]})" if len(reasons) else ""
         raise SourceError(f"{raw}: none of {len(rejected)} files or rows gave an image{why}; is this {reading.reader}?")
-    write_whole(folder / "rejected.csv", rejected.to_csv(index=False, lineterminator="\n").encode())
+    write_csv(folder / "rejected.csv", rejected)
     write_table(records, folder / "records.parquet")
     unused = len(store) - len(set(account.positions))
     print(
