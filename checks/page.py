@@ -1,28 +1,35 @@
 # The types of pandas answer Series or DataFrame where it is known which.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-"""The page of a door: what failed with the images it failed on, every expectation with its reason, what was refused."""
+"""The page of a door: the checks that failed with the images they failed on, what was left out, and every check."""
 
-import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from checks.suites import Result, page_head
+from checks.suites import Result
+from cxr import pages
 
-SHOWN_IMAGES = 12  # of a failed expectation
+SHOWN_IMAGES = 12  # of a failed check
 SHOWN_REFUSED = 24  # of a reason
 SHOWN_ROWS = 12
 
 TITLES = {
-    "records": "What ingest recorded",
-    "manifest": "What train will read",
-    "incoming": "What came in",
+    "records": "Check of the ingested records",
+    "manifest": "Check of the images for training",
+    "incoming": "Check of incoming images",
 }
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image to show. `pixels`: uint8 (height, width). `notes`: lines of text below its name."""
+
+    name: str
+    pixels: np.ndarray
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,12 @@ class Gallery:
     told: Sequence[str]
     read: Callable[[pd.DataFrame], np.ndarray]
 
-    def show(self, result: Result) -> str:
-        """The first images of a failed expectation; its first rows, where a row is no image."""
+    def show(self, result: Result) -> dict:
+        """The first images of a failed check; its first rows, where a row is no image."""
         if result.table not in self.by:
-            return _table([result.table, str(result.column)], map(_cells, result.failing[:SHOWN_ROWS]))
+            rows = result.failing[:SHOWN_ROWS]
+            heads = [result.table, str(result.column)]
+            return {"pictures": [], "heads": heads, "rows": rows, "more": len(result.failing) - len(rows)}
         value = dict(result.failing)
         place = {name: i for i, name in enumerate(value)}
         names = self.images[self.by[result.table]].astype(str)
@@ -52,103 +61,94 @@ class Gallery:
             [f"{result.column}: {value[name]}", *(f"{column}: {row[column]}" for column in told)]
             for name, (_, row) in zip(names[shown.index], shown.iterrows(), strict=True)
         ]
-        return figures(shown, self.read(shown), notes) + _rest(len(found), len(shown))
+        return {"pictures": pictures(shown, self.read(shown), notes), "rows": [], "more": len(found) - len(shown)}
 
 
-def figures(rows: pd.DataFrame, images: np.ndarray, notes: Sequence[Sequence[str]]) -> str:
-    """One figure an image of `images`, uint8 (n, height, width), with its id and what is noted of it."""
-    made = [
-        f'<figure><img src="{png_uri(image)}" alt=""><figcaption><b>{escape(name)}</b>'
-        f"{''.join(f'<br>{escape(note)}' for note in of)}</figcaption></figure>"
-        for name, image, of in zip(rows["image_id"], images, notes, strict=True)
-    ]
-    return f'<div class="gallery">{"".join(made)}</div>'
+@dataclass(frozen=True)
+class LeftOut:
+    """What was left out. `counts`: under `heads`, each reason with its count by source. `groups`: see the template."""
+
+    heads: Sequence[str]
+    counts: Sequence[Sequence[str]]
+    groups: Sequence[Mapping]
 
 
-def png_uri(pixels: np.ndarray) -> str:
-    """A data URI of uint8 (height, width)."""
-    return f"data:image/png;base64,{base64.b64encode(cv2.imencode('.png', pixels)[1].tobytes()).decode()}"
+def pictures(rows: pd.DataFrame, images: np.ndarray, notes: Iterable[Sequence[str]]) -> list[Picture]:
+    """One picture an image of `images`, uint8 (n, height, width), with its id and what is noted of it."""
+    return [Picture(*of) for of in zip(rows["image_id"], images, notes, strict=True)]
 
 
-def write_page(docs: Path, door: str, results: Sequence[Result], gallery: Gallery, left_out: str = "") -> None:
+def write_page(
+    docs: Path, door: str, results: Sequence[Result], gallery: Gallery, left_out: LeftOut | None = None
+) -> None:
     """`docs`/index.html, beside Great Expectations' own pages, whose index needs scripts from CDNs."""
     details = {page.relative_to(docs).parts[1]: page.relative_to(docs) for page in docs.glob("validations/**/*.html")}
     failed = sorted((r for r in results if not r.success), key=lambda r: not r.critical)
-    others = [f'<a href="../{name}/index.html">{TITLES[name]}</a>' for name in ("records", "manifest") if name != door]
-    rows = [f"<td>{_mark(r)}</td>{_cells([r.expected, r.reason])}" for r in results]
-    body = [
-        f"<h1>{TITLES[door]}</h1><p>{_verdict(results)} </p><p>{' · '.join(others)}</p>",
-        *(_section(result, gallery, details[result.table]) for result in failed),
-        "<h2>Every expectation</h2>",
-        _table(["result", "expectation", "reason"], rows),
-        left_out,
-        "<h2>Details by table</h2>",
-        _list(f'<a href="{page}">{name}</a>' for name, page in sorted(details.items())),
-    ]
-    (docs / "index.html").write_text(
-        f'<!doctype html><html lang="en"><head>{page_head()}<title>{TITLES[door]}</title></head>'
-        f"<body>{''.join(body)}</body></html>\n"
-    )
+    values = {
+        "title": TITLES[door],
+        "verdict": _verdict(results),
+        "others": [(TITLES[name], f"../{name}/index.html") for name in ("records", "manifest") if name != door],
+        "failures": [
+            {"kind": r.severity, "rule": r.rule, "found": _found(r), "href": details[r.table]} | gallery.show(r)
+            for r in failed
+        ],
+        "left_out": left_out,
+        "tables": [(name, _checks(name, results, page)) for name, page in sorted(details.items())],
+    }
+    pages.write_page(docs / "index.html", "door.html", values)
 
 
-def refused_images(rejected: pd.DataFrame, read: Callable[[pd.DataFrame], np.ndarray]) -> str:
+def refused_images(rejected: pd.DataFrame, read: Callable[[pd.DataFrame], np.ndarray]) -> LeftOut:
     """What was left out, by reason: the counts, the images that were decoded, the first of the others as a list.
 
     `rejected`: see `stages.validate.records.read_rejected`. `read`: rows with source, shard and row -> their pixels.
     """
     counts = pd.crosstab(rejected["reason"], rejected["source"])
-    rows = [_cells([reason, *map(str, of)]) for reason, of in zip(counts.index, counts.to_numpy(), strict=True)]
-    parts = ["<h2>What was left out</h2>", _table(["reason", *counts], rows)]
+    lines = [[reason, *map(str, of)] for reason, of in zip(counts.index, counts.to_numpy(), strict=True)]
+    groups = []
     decoded = rejected["shard"] != ""
     kinds = rejected["reason"] + (": " + rejected["detail"]).where(decoded & (rejected["detail"] != ""), "")
     for kind, of in rejected.groupby(kinds):
         shown = of.head(SHOWN_REFUSED)
-        parts.append(f"<h3>{escape(str(kind))}: {len(of)}</h3>")
+        group = {"reason": kind, "n": len(of), "more": len(of) - len(shown), "pictures": [], "lines": []}
         if decoded[of.index].all():
             notes = [[f"score {score}"] for score in shown["score"]]
-            parts.append(figures(shown, read(shown.astype({"row": int})), notes))
+            group["pictures"] = pictures(shown, read(shown.astype({"row": int})), notes)
         else:
-            lines = shown["image_id"] + (": " + shown["detail"]).where(shown["detail"] != "", "")
-            parts.append(_list(map(escape, lines)))
-        parts.append(_rest(len(of), len(shown)))
-    return "".join(parts)
+            group["lines"] = list(shown["image_id"] + (": " + shown["detail"]).where(shown["detail"] != "", ""))
+        groups.append(group)
+    return LeftOut(["Reason", *counts], lines, groups)
 
 
-def _verdict(results: Sequence[Result]) -> str:
+def _verdict(results: Sequence[Result]) -> dict[str, str]:
     met, critical = sum(r.success for r in results), sum(r.critical for r in results)
-    return (
-        f"{len(results)} expectations: {met} are met, {critical} critical and {len(results) - met - critical} "
-        f"lesser ones are not. {'Nothing comes after this.' if critical else 'What comes after it may run.'}"
-    )
+    warnings = len(results) - met - critical
+    count = f"{met} of {len(results)} checks are met."
+    if critical:
+        also = f", and {warnings} more give{'s' if warnings == 1 else ''} a warning" if warnings else ""
+        text = f"Stopped: {_checks_fail(critical)}{also}. Nothing runs after this until they are met."
+        return {"kind": "critical", "text": text, "count": count}
+    if warnings:
+        text = f"{warnings} warning{'' if warnings == 1 else 's'}. The next stage may run."
+        return {"kind": "warning", "text": text, "count": count}
+    return {"kind": "", "text": "All checks are met. The next stage may run.", "count": count}
 
 
-def _section(result: Result, gallery: Gallery, details: Path) -> str:
+def _checks_fail(n: int) -> str:
+    return "1 critical check fails" if n == 1 else f"{n} critical checks fail"
+
+
+def _found(result: Result) -> str:
     n = len(result.failing)
-    found = f"{n} of {result.n_rows} rows ({n / result.n_rows:.1%}): {result.reason}" if n else result.sentence
-    return (
-        f'<section class="failed"><h3>{_mark(result)} {escape(result.expected)}</h3>'
-        f'<p>{escape(found)} (<a href="{details}">all figures of this table</a>)</p>'
-        f"{gallery.show(result)}</section>"
-    )
+    if not n:
+        return f"{result.sentence}."
+    return f"{n:,} of {result.n_rows:,} rows fail ({n / result.n_rows:.1%}): {result.reason}."
 
 
-def _mark(result: Result) -> str:
-    kind = "success" if result.success else "danger" if result.critical else "warning"
-    return f'<span class="text-{kind}">{"met" if result.success else result.severity}</span>'
-
-
-def _cells(texts: Iterable[str]) -> str:
-    return "".join(f"<td>{escape(text)}</td>" for text in texts)
-
-
-def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
-
-
-def _list(items: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
-
-
-def _rest(n: int, shown: int) -> str:
-    return f"<p>and {n - shown} more</p>" if n > shown else ""
+def _checks(table: str, results: Sequence[Result], page: Path) -> dict:
+    rows = [
+        {"kind": "" if r.success else r.severity, "rule": r.rule.removeprefix(f"{table}: "), "reason": r.reason}
+        for r in results
+        if r.table == table
+    ]
+    return {"met": sum(not row["kind"] for row in rows), "checks": rows, "href": page}

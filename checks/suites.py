@@ -2,7 +2,6 @@
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportPrivateImportUsage=false, reportReturnType=false
 """Hold tables against suites of expectations, and say every result in one sentence that names the rows."""
 
-import json
 import logging
 import re
 import shutil
@@ -14,17 +13,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cxr.files import write_whole
+from cxr import pages
+from cxr.files import write_json, write_text
 from cxr.params import ValidateParams
 
 if TYPE_CHECKING:
     import great_expectations as gx
     from great_expectations.expectations import Expectation
 
-DATA_DOCS_CSS = Path(__file__).with_name("data_docs.css")
 SENTENCE_ROWS = 5  # of a failed expectation
 REPORT_ROWS = 100
 VALUE_LETTERS = 24  # of a value: a SHA-256 is told from another by fewer
+
+RULES = {
+    "expect_column_values_to_not_be_null": "{column} must be given",
+    "expect_column_values_to_be_unique": "{column} must be unique",
+    "expect_column_values_to_match_regex": "{column} must match {regex}",
+    "expect_table_columns_to_match_ordered_list": "the columns must be those of the schema, in its order",
+}
 
 # What `cxr.pixels.descriptors.describe` can give at all; beyond, a number was not measured on a uint8 image.
 POSSIBLE = {
@@ -53,13 +59,14 @@ class Table:
 class Result:
     """One expectation held against its table.
 
-    `expected`: the expectation as it is written in the suite of `table`. `reason`: why it is expected. `failing`: name
-    and value of each row that does not meet it, as text; empty where the expectation is of the table as a whole.
-    `sentence`: all of it in one line.
+    `expected`: the expectation as it is written in the suite of `table`. `rule`: the same in words. `reason`: why it is
+    expected. `failing`: name and value of each row that does not meet it, as text; empty where the expectation is of
+    the table as a whole. `sentence`: all of it in one line.
     """
 
     table: str
     expected: str
+    rule: str
     column: str | None
     severity: str
     success: bool
@@ -138,7 +145,7 @@ def write_report(path: Path, results: Sequence[Result]) -> None:
     """The verdict as JSON that holds no time, since other stages depend on it."""
     verdict = {"passed": not failures(results), "expectations": [result.to_dict() for result in results]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(verdict, indent=2) + "\n").encode())
+    write_json(path, verdict)
 
 
 def print_results(results: Sequence[Result]) -> None:
@@ -147,27 +154,20 @@ def print_results(results: Sequence[Result]) -> None:
 
 
 def take_offline(docs: Path) -> None:
-    """Replace what the pages load from public CDNs, scripts included, by one local sheet: a review fetches nothing."""
+    """Give Great Expectations' pages our look, in the place of what they load from public CDNs, scripts included.
+
+    They escape no value; the policy in the head makes whatever a file of a source is named run nothing.
+    """
     shutil.rmtree(docs / "static", ignore_errors=True)  # 4 MB of fonts and films for what is taken out
     for page in docs.rglob("*.html"):
         text = re.sub(
-            r"<link[^>]+(?:https?://|static/)[^>]*>|<script[^>]+https?://.*?</script>",
+            r"<link[^>]+(?:https?://|static/)[^>]*>|<script.*?</script>",
             "",
             page.read_text(),
             flags=re.DOTALL,
         )
         text = re.sub(r"<footer.*?</footer>|<img[^>]+https?://[^>]*>", "", text, flags=re.DOTALL)
-        page.write_text(text.replace("<head>", f"<head>{page_head()}", 1))
-
-
-def page_head() -> str:
-    """What makes a page fetch nothing and run nothing, whatever a file of a source is named, and its one sheet."""
-    return (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<style>{DATA_DOCS_CSS.read_text()}</style>"
-    )
+        write_text(page, text.replace("<head>", f"<head>{pages.head()}", 1))
 
 
 def _build_docs(context: "gx.data_context.EphemeralDataContext", docs: Path) -> None:
@@ -217,18 +217,45 @@ def _plain(name: str, table: Table, result: "gx.core.ExpectationValidationResult
         failing.sort(key=lambda row: row[1])  # equal values side by side
     settings = [f"{k}={_text(v)}" for k, v in config.kwargs.items() if k not in ("batch_id", "column", "column_list")]
     expected = f"{name}: {config.type}({', '.join([column or name, *settings])})"
+    rule = f"{name}: {_rule(config.type, column or name, config.kwargs)}"
     found = "" if result.success else f": found {_found(result, failing, len(table.rows))}; {config.notes}"
     return Result(
         table=name,
         expected=expected,
+        rule=rule,
         column=column,
         severity=str(getattr(config.severity, "value", config.severity)),
         success=bool(result.success),
         reason=str(config.notes),
         n_rows=len(table.rows),
         failing=tuple(failing),
-        sentence=f"{expected}{found}",
+        sentence=f"{rule}{found}",
     )
+
+
+def _rule(kind: str, column: str, settings: Mapping[str, object]) -> str:
+    """An expectation in words."""
+    if kind == "expect_column_values_to_be_between":
+        rule = f"{column} must be {_range(settings)}"
+    elif kind == "expect_column_values_to_be_in_set":
+        values = [_text(value) or "empty" for value in settings["value_set"]]
+        rule = f"{column} must be {'one of ' if len(values) > 1 else ''}{', '.join(values)}"
+    elif kind in RULES:
+        rule = RULES[kind].format(**{**settings, "column": column})
+    else:  # as Great Expectations names it
+        rule = f"{column}: {kind.replace('_', ' ')}"
+    share = float(settings.get("mostly") or 1)
+    return rule if share == 1 else f"{rule}, in at least {share:.0%} of the rows"
+
+
+def _range(settings: Mapping[str, object]) -> str:
+    low, high = settings.get("min_value"), settings.get("max_value")
+    least = f"{'above' if settings.get('strict_min') else 'at least'} {_text(low)}"
+    most = f"{'below' if settings.get('strict_max') else 'at most'} {_text(high)}"
+    if low is None or high is None:
+        return most if low is None else least
+    strict = settings.get("strict_min") or settings.get("strict_max")
+    return f"{least} and {most}" if strict else f"between {_text(low)} and {_text(high)}"
 
 
 def _found(result: "gx.core.ExpectationValidationResult", failing: list[tuple[str, str]], n_rows: int) -> str:

@@ -77,7 +77,7 @@ def assemble(
         "splits": count_splits(manifest, params, task),
         "balance": count_balance(manifest, params),
     }
-    write_review(review, table, duplicates, thumbs_of)
+    write_review(review, table, duplicates, thumbs_of, reviewed)
     write_table(manifest[list(MANIFEST_COLUMNS)].astype(MANIFEST_COLUMNS), manifest_path)
     report_path.parent.mkdir(parents=True, exist_ok=True)
     write_json(report_path, report)
