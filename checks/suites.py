@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -161,7 +161,7 @@ def take_offline(docs: Path) -> None:
     shutil.rmtree(docs / "static", ignore_errors=True)  # 4 MB of fonts and films for what is taken out
     for page in docs.rglob("*.html"):
         text = re.sub(
-            r"<link[^>]+(?:https?://|static/)[^>]*>|<script.*?</script>",
+            r"<link[^>]+(?:https?://|static/)[^>]*>|<script[^>]+https?://.*?</script>",
             "",
             page.read_text(),
             flags=re.DOTALL,
@@ -233,7 +233,7 @@ def _plain(name: str, table: Table, result: "gx.core.ExpectationValidationResult
     )
 
 
-def _rule(kind: str, column: str, settings: Mapping[str, object]) -> str:
+def _rule(kind: str, column: str, settings: Mapping[str, Any]) -> str:
     """An expectation in words."""
     if kind == "expect_column_values_to_be_between":
         rule = f"{column} must be {_range(settings)}"
@@ -248,7 +248,7 @@ def _rule(kind: str, column: str, settings: Mapping[str, object]) -> str:
     return rule if share == 1 else f"{rule}, in at least {share:.0%} of the rows"
 
 
-def _range(settings: Mapping[str, object]) -> str:
+def _range(settings: Mapping[str, Any]) -> str:
     low, high = settings.get("min_value"), settings.get("max_value")
     least = f"{'above' if settings.get('strict_min') else 'at least'} {_text(low)}"
     most = f"{'below' if settings.get('strict_max') else 'at most'} {_text(high)}"

@@ -1,6 +1,6 @@
 # The types of pandas answer Series or DataFrame where it is known which.
 # pyright: reportArgumentType=false
-"""Hold the prediction log's last hours against the release's test split: an Evidently page, and a verdict in one line.
+"""Hold the prediction log's last hours against the release's test split: a report, and a verdict in one line.
 
 Great Expectations judge the images and answers one by one (`checks.incoming`), Evidently their distribution.
 
@@ -12,7 +12,6 @@ import os
 from contextlib import chdir
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from checks.incoming import hold_incoming
 from checks.suites import Result, failures
 from cxr.errors import CxrError, plain_errors
+from cxr.files import write_json, write_text
+from cxr.pages import write_page
 from cxr.params import MonitorParams, ValidateParams, load_params
+from cxr.release import drift_report
 from cxr.release.drift import ColumnDrift, DriftVerdict, comparable_columns, drift_columns, drift_verdict, log_table
 from cxr.release.prediction_log import open_log, read_since
 from flows import repository
@@ -39,17 +41,12 @@ REFERENCE = Path("models/release/reference.parquet")
 RELEASE = Path("models/release/release.json")
 REPORTS = Path("reports/drift")
 NAMED_FAULTS = 2  # that the one line spells out
-KEPT_PAGES = 168  # a page holds 3.7 MB of script; a week of hourly ones is 0.6 GB. Verdicts are kept for ever.
+EVIDENTLY = "evidently.html"  # beside report.html
+KEPT_PAGES = (
+    168  # Evidently's page holds 3.7 MB of script; a week of hourly ones is 0.6 GB. Verdicts are kept for ever.
+)
 
-HEADINGS = ["column", "images", "p (Kolmogorov-Smirnov)", "shift of the mean, in reference sd", "verdict"]
-STYLE = """<style>
-.verdict { font: 15px/1.5 system-ui, sans-serif; max-width: 1320px; margin: 0 auto; padding: 24px;
-  color: #111; background: #fff }
-.verdict h1 { font-size: 21px; line-height: 1.35 }
-.verdict table { border-collapse: collapse }
-.verdict td, .verdict th { padding: 3px 28px 3px 0; text-align: left; border-bottom: 1px solid #ddd }
-.verdict .drifted { font-weight: 600; color: #b00020 }
-</style>"""
+HEADINGS = ["measure", "images", "p-value", "change of the mean, in standard deviations", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -123,9 +120,10 @@ def watch(params: MonitorParams, limits: ValidateParams, now: datetime) -> Watch
     folder.mkdir(parents=True, exist_ok=True)
     watched = Watched(verdict, incoming, folder)
     if snapshot:
-        (folder / "report.html").write_text(page(snapshot, watched), encoding="utf-8")
+        write_page(folder / "report.html", "drift.html", page_values(watched, current, reference))
+        write_text(folder / EVIDENTLY, snapshot.get_html_str(as_iframe=False))
         drop_old_pages(REPORTS)
-    (folder / "verdict.json").write_text(json.dumps(watched.to_dict(), indent=2) + "\n")
+    write_json(folder / "verdict.json", watched.to_dict())
     return watched
 
 
@@ -187,40 +185,49 @@ def snapshot_p_values(snapshot: "Snapshot") -> dict[str, float]:
     return {metric["config"]["column"]: float(metric["value"]) for metric in snapshot.dict()["metrics"]}
 
 
-def page(snapshot: "Snapshot", watched: Watched) -> str:
-    """Evidently's page, which loads nothing from elsewhere, with the verdict and what came in on top."""
+def page_values(watched: Watched, current: pd.DataFrame, reference: pd.DataFrame) -> dict:
+    """What the template `drift.html` shows: first what changed, last the p-values and the requests by their ids."""
     verdict = watched.drift
-    rows = [
-        f"<tr{' class=drifted' if column.drifted else ''}><td>{'<td>'.join(map(escape, cells(column)))}</tr>"
-        for column in verdict.columns
-    ]
-    unmet = [
-        f"<tr{' class=drifted' if r.critical else ''}><td>{r.severity}<td>{escape(r.sentence)}</tr>"
-        for r in watched.unmet
-    ]
-    summary = (
-        f'{STYLE}<section class="verdict"><h1>{escape(watched.sentence())}</h1><p>{escape(reading(verdict))}</p>'
-        f"<table><tr><th>{'<th>'.join(HEADINGS)}</tr>{''.join(rows)}</table>"
-        f"<h1>What came in</h1><p>{expected(watched)}</p><table>{''.join(unmet)}</table></section>"
-    )
-    return snapshot.get_html_str(as_iframe=False).replace("<body>", f"<body>{summary}", 1)
+    headline, kind = drift_report.headline(verdict, len(failures(watched.incoming)))
+    return {
+        "title": "Drift report",
+        "headline": headline,
+        "kind": kind,
+        "window": drift_report.window(verdict),
+        "changes": drift_report.what_changed(verdict.columns),
+        "unmet": [{"kind": r.severity, "text": in_short(r), "sentence": r.sentence} for r in watched.unmet],
+        "pictures": drift_report.pictures(verdict, current, reference),
+        "how_to_read": drift_report.how_to_read(verdict),
+        "heads": HEADINGS,
+        "rows": [cells(column) for column in verdict.columns],
+        "checked": expected(watched),
+        "evidently": EVIDENTLY,
+    }
+
+
+def in_short(result: Result) -> str:
+    """What is not met, without the names of rows."""
+    n = len(result.failing)
+    found = f"{n} of {result.n_rows} " + ("row fails" if result.n_rows == 1 else "rows fail") if n else "fails"
+    return f"{result.rule}: {found}; {result.reason}"
 
 
 def markdown(watched: Watched) -> str:
     """The verdict for the Prefect UI."""
-    lines = [f"**{watched.sentence()}**", "", f"Written to `{watched.folder}`."]
-    if watched.drift.enough:
-        table = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, watched.drift.columns)]
-        lines += ["", reading(watched.drift), "", *(f"| {' | '.join(row)} |" for row in table)]
+    verdict = watched.drift
+    lines = [f"**{watched.sentence()}**", "", f"Written to `{watched.folder}`.", ""]
+    lines += [*(f"- {sentence}" for sentence in drift_report.what_changed(verdict.columns))]
+    if verdict.enough:
+        table = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, verdict.columns)]
+        lines += ["", drift_report.how_to_read(verdict), "", *(f"| {' | '.join(row)} |" for row in table)]
     lines += ["", expected(watched), "", *(f"- {r.severity}: {r.sentence}" for r in watched.unmet)]
     return "\n".join(lines)
 
 
 def expected(watched: Watched) -> str:
-    """How much of what is expected of incoming images is met."""
-    return (
-        f"{len(watched.incoming)} expectations on the images and their answers, {len(watched.unmet)} of them not met."
-    )
+    """How many of the checks on incoming images are met."""
+    n = len(watched.incoming)
+    return f"{n - len(watched.unmet)} of {n} checks on the images and their answers are met."
 
 
 def cells(column: ColumnDrift) -> list[str]:
@@ -229,19 +236,11 @@ def cells(column: ColumnDrift) -> list[str]:
     return [column.column, str(column.n_current), f"{column.p:.2g}", shift, "drift" if column.drifted else "no drift"]
 
 
-def reading(verdict: DriftVerdict) -> str:
-    """How the table is to be read."""
-    m, threshold = len(verdict.columns), verdict.threshold or 0
-    return (
-        f"{m} columns, and each drifts where p ≤ {threshold:.2g}: without drift, at most {m * threshold:.0%} of the "
-        "reports raise an alarm. Read the shift beside p: with many images even a negligible shift has a small p."
-    )
-
-
 def drop_old_pages(reports: Path) -> None:
     """Keep the newest KEPT_PAGES pages; what they concluded stays in their `verdict.json`."""
     for old in sorted(reports.glob("*/report.html"))[:-KEPT_PAGES]:
         old.unlink()
+        old.with_name(EVIDENTLY).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

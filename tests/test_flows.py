@@ -253,12 +253,17 @@ def test_page_and_verdict_agree(released: Path) -> None:
     assert unmet == [("warning", "window", "versions"), ("warning", "images", "mean")]
 
     page = (folder / "report.html").read_text()
-    assert verdict.sentence() in page
-    assert "window: expect_column_values_to_be_between(versions, max_value=1): found 1 of 1 rows" in page
-    assert page.count("Data drift detected") == 1
-    assert page.count("Data drift not detected") == len(verdict.columns) - 1
-    loaded = re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?!data:)([^\"' >]+)", page)
-    assert loaded == []  # nothing comes from elsewhere
+    assert "The images have changed: 1 of 13 measures differ." in page
+    assert page.index("The images are darker: mean grey level ") < page.index("P-values")
+    assert page.count(">changed<") == 1
+    assert "window: versions must be at most 1: 1 of 1 row fails" in page
+    evidently = (folder / monitor.EVIDENTLY).read_text()
+    assert f'href="{monitor.EVIDENTLY}"' in page
+    assert evidently.count("Data drift detected") == 1
+    assert evidently.count("Data drift not detected") == len(verdict.columns) - 1
+    for text in (page, evidently):
+        loaded = re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?!data:)([^\"' >]+)", text)
+        assert loaded == []  # nothing comes from elsewhere
 
 
 def test_a_fault_in_what_came_in_is_stated_before_drift(released: Path) -> None:
@@ -269,7 +274,7 @@ def test_a_fault_in_what_came_in_is_stated_before_drift(released: Path) -> None:
         connection.execute(PREDICTIONS.update().where(PREDICTIONS.c.request_id == "2-7").values(probabilities=broken))
     watched = monitor.watch(PARAMS, LIMITS, NOW)
     assert watched.state == "Fault"
-    assert watched.sentence().startswith("fault: answers: expect_column_values_to_be_between(sum, ")
+    assert watched.sentence().startswith("fault: answers: sum must be between 0.999 and 1.001: ")
     assert "found 1 of 60 rows: 2-7 (2.7); the classes exclude each other; no drift: 60 images" in watched.sentence()
     assert json.loads((watched.folder / "verdict.json").read_text())["sentence"] == watched.sentence()
     assert "2-7 (2.7)" in (watched.folder / "report.html").read_text()

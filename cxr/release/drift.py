@@ -56,12 +56,15 @@ def comparable_columns(current: pd.DataFrame, min_images: int) -> list[str]:
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """One column's test. `p`: two-sided Kolmogorov-Smirnov. `shift_sd`: mean of current minus mean of reference, in
-    standard deviations of the reference; None where the reference is constant and current is not the same constant.
+    """One column's test. `p`: two-sided Kolmogorov-Smirnov. `mean`, `reference_mean`: in the column's unit. `shift_sd`:
+    their difference in standard deviations of the reference; None where the reference is constant and current is not
+    the same constant.
     """
 
     column: str
     p: float
+    mean: float
+    reference_mean: float
     shift_sd: float | None
     n_current: int
     drifted: bool
@@ -127,6 +130,8 @@ def drift_verdict(
         ColumnDrift(
             column=column,
             p=float(p),
+            mean=float(current[column].mean()),
+            reference_mean=float(reference[column].mean()),
             shift_sd=standardised_shift(current[column], reference[column]),
             n_current=int(current[column].count()),
             drifted=bool(p <= alpha / len(p_values)),
