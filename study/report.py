@@ -5,13 +5,14 @@ import io
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from statistics import mean, stdev
 
 import pandas as pd
 from PIL import Image
 
+from cxr.files import write_csv, write_text
+from cxr.pages import write_page
 from study.presets import DataGroup, Preset, Published
 from study.runs import RECORDS, Record
 
@@ -28,24 +29,15 @@ FIGURES = {  # those that a run has
     "sure test images of each class",
     "overlays.png": "The region that was found, and the true one",
 }
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #111; background: #fff;
-  max-width: 1400px; margin: 0 auto; padding: 24px }
-h1 { font-size: 24px } h2 { font-size: 19px; margin-top: 32px }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 13px }
-th, td { padding: 4px 10px 4px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd }
-td:first-child, .figures { white-space: nowrap }
-.on { min-width: 120px } .weights { max-width: 110px; overflow-wrap: anywhere }
-td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
-.quiet { color: #777 } .warn { background: #fff4d6; padding: 8px 12px }
-summary { cursor: pointer; padding: 5px 0 } img { max-width: 100%; display: block; margin: 6px 0 16px }
-"""
-HOW_TO_READ = """Published figures are as their authors give them; a star says that their data group is not known. Ours
-are of the slice named, as mean ± standard deviation over seeds; a seed draws the val split, the training, and the demo
-where it is used. A dash is a figure that was not published, not known or not measured: the seconds of an epoch are
-missing where DVC's cache had the trained model. Latency is the median of one image at a time in OpenVINO on the machine
-that trained. The data groups: raw is neither augmented nor balanced, augmented is not balanced, balanced is both."""
+HOW_TO_READ = (
+    "Published figures are as their authors give them. A star says that their data group is not known.",
+    "Ours are of the slice named: the mean and the standard deviation over seeds. A seed draws the val split, the "
+    "training, and the demo where it is used.",
+    "A dash stands for a figure that was not published, is not known or was not measured. The seconds of an epoch are "
+    "missing where DVC's cache had the trained model.",
+    "Latency is the median of one image at a time in OpenVINO, on the machine that trained.",
+    "The data groups: raw is neither augmented nor balanced, augmented is not balanced, balanced is both.",
+)
 
 
 @dataclass(frozen=True)
@@ -205,10 +197,10 @@ def write_report(root: Path, presets: Mapping[str, Preset], records: Sequence[Re
     part = root / REPORT / "report.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    table(rows).to_csv(part / "table.csv", index=False, float_format="%.5g")
-    (part / "table.md").write_text(markdown(rows))
+    write_csv(part / "table.csv", table(rows), "%.5g")
+    write_text(part / "table.md", markdown(rows))
     draw_published(rows, part / "published.png")
-    (part / "index.html").write_text(page(root, part, rows), encoding="utf-8")
+    write_page(part / "index.html", "study.html", page_values(root, part, rows))
     for path in part.iterdir():
         path.replace(root / REPORT / path.name)
     part.rmdir()
@@ -247,63 +239,43 @@ def draw_published(rows: Sequence[Row], path: Path) -> None:
     plots.save(figure, path)
 
 
-def page(root: Path, part: Path, rows: Sequence[Row]) -> str:
-    """The whole report as one HTML file."""
-    head = "".join(f"<th{' class=n' if name in NUMBERS else ''}>{escape(name)}" for name in HEADINGS)
-    body = "".join(
-        f"<tr{'' if row.records else ' class=quiet'}>" + "".join(map(html_cell, HEADINGS, shown(row))) for row in rows
-    )
+def page_values(root: Path, part: Path, rows: Sequence[Row]) -> dict:
+    """What the template `study.html` shows: the whole report in one file."""
     ran = [row for row in rows if row.records]
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Published systems beside ours</title>"
-        f"<style>{STYLE}</style><h1>Published systems beside ours</h1>"
-        f"<p>{len(ran)} of {len(rows)} rows have been run. Research use only, not for diagnosis.</p>"
-        + "".join(f"<p class=warn>{escape(sentence)}</p>" for sentence in warnings(rows))
-        + f"<div class=wide><table><tr>{head}</tr>{body}</table></div><p class=quiet>{escape(HOW_TO_READ)}</p>"
-        + f"<h2>Published and ours</h2>{picture(part / 'published.png', 'Accuracy, published and ours')}"
-        + "<h2>Runs</h2>"
-        + "".join(details(root, row) for row in ran)
-        + "<h2>Presets</h2>"
-        + "".join(about(name, preset) for name, preset in {row.name: row.preset for row in rows}.items())
-    )
+    return {
+        "title": "Published systems beside ours",
+        "ran": len(ran),
+        "warnings": warnings(rows),
+        "heads": HEADINGS,
+        "numbers": NUMBERS,
+        "rows": [(bool(row.records), list(zip(HEADINGS, shown(row), strict=True))) for row in rows],
+        "how_to_read": HOW_TO_READ,
+        "published": picture(part / "published.png"),
+        "runs": [details(root, row) for row in ran],
+        "presets": {row.name: row.preset for row in rows},
+    }
 
 
-def html_cell(heading: str, text: str) -> str:
-    if heading in ("published", "ours"):
-        return f"<td class=figures>{escape(text).replace(', ', '<br>')}"
-    return f"<td class={'n' if heading in NUMBERS else heading.split()[0]}>{escape(text)}"
-
-
-def details(root: Path, row: Row) -> str:
+def details(root: Path, row: Row) -> dict:
     """The first seed's pictures; the other seeds' lie in their folders."""
     first = row.records[0]
     folder = root / RECORDS / first.name
-    others = ", ".join(record.name for record in row.records[1:])
-    return (
-        f"<details><summary><b>{escape(row.name)}, {row.data}</b>: {escape(ours_words(row))}</summary>"
-        f"<p>Experiment {escape(first.name)}, commit {first.experiment[:7]}. Images: {escape(origins_words(first))}."
-        + (f" The pictures of {escape(others)} lie in {RECORDS}." if others else "")
-        + "</p>"
-        + "".join(
-            f"<b>{escape(title)}</b>{picture(folder / name, title)}"
-            for name, title in FIGURES.items()
-            if (folder / name).exists()
-        )
-        + "</details>"
-    )
+    return {
+        "name": row.name,
+        "data": row.data,
+        "ours": ours_words(row),
+        "experiment": first.name,
+        "commit": first.experiment[:7],
+        "origins": origins_words(first),
+        "others": ", ".join(record.name for record in row.records[1:]),
+        "records": RECORDS.as_posix(),
+        "pictures": [(title, picture(folder / name)) for name, title in FIGURES.items() if (folder / name).exists()],
+    }
 
 
-def about(name: str, preset: Preset) -> str:
-    return (
-        f"<p><b>{escape(name)}</b>: {escape(preset.title)}. Source: {escape(preset.citation)}. "
-        f"{escape(preset.notes.strip())}</p>"
-    )
-
-
-def picture(path: Path, title: str) -> str:
-    """As WebP, a fifth of the PNG: the page holds the pictures of every row."""
+def picture(path: Path) -> str:
+    """A data URI, as WebP, a fifth of the PNG: the page holds the pictures of every row."""
     small = io.BytesIO()
     with Image.open(path) as image:
         image.convert("RGB").save(small, "WEBP", quality=80)
-    encoded = base64.b64encode(small.getvalue()).decode()
-    return f'<img loading=lazy alt="{escape(title)}" src="data:image/webp;base64,{encoded}">'
+    return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"

@@ -47,14 +47,10 @@ def test_what_people_read_is_written_alike_everywhere(tmp_path):
 
 # What writes otherwise, and why it may.
 OTHERWISE = {
-    "checks/page.py": "into a folder that Great Expectations writes",
-    "checks/suites.py": "into a page that Great Expectations has written",
-    "flows/monitor.py": "into a new folder of a run of its own",
     "cxr/demo/layouts.py": "into a folder that gets its name when all of it is drawn",
     "cxr/raw/download.py": "what a download goes on with, whole or not",
     "flows/lock.py": "into the very file that is locked",
     "stages/package.py": "the log of another process",
-    "study/report.py": "into a folder whose files get their names when all are written",
 }
 
 
