@@ -1,5 +1,4 @@
 # Two targets set everything up: `make repro` runs the pipeline, `make test` the tests.
-# Everyday: `make test-fast`, two minutes.
 PYTHON ?= python3
 PORT ?= 3000
 PREFECT_PORT ?= 4200
@@ -31,6 +30,10 @@ repro: $(READY)
 PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(TEST_READY)
 	$(PYTEST)
+
+# without what trains or starts servers: two minutes
+test-fast: $(TEST_READY)
+	$(PYTEST) -m 'not slow and not heavy'
 
 lint: $(TEST_READY)
 	ruff check .

@@ -14,8 +14,18 @@ from tests.tiny_repository import Repository, build_repository, tiny_params
 FIRST = ("test_loop.py", "test_repro.py", "test_distribution.py")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "heavy" in getattr(item, "fixturenames", ()):
+        item.add_marker("heavy")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
+
+@pytest.fixture(scope="session")
+def heavy() -> None:
+    """Asked for by each fixture that trains or starts a server, a browser or a pipeline: whoever uses it is `heavy`."""
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +35,7 @@ def tiny_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def live(tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+def live(heavy: None, tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
     """The service with the tiny release, one for each test module."""
     with serve(tmp_path_factory.mktemp("service"), CXR_RELEASE=str(tiny_release)) as service:
         yield service

@@ -29,7 +29,7 @@ def imported_by_the_service() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def bento(tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bento(heavy: None, tiny_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of BENTOML_HOME's parent after a plain `bentoml build` in a copy of the repository."""
     root = tmp_path_factory.mktemp("bento")
     source = root / "source"

@@ -83,6 +83,7 @@ def digests(root: Path) -> dict[str, str]:
 # what every source must keep
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("source", IMAGES)
 def test_same_seed_gives_same_bytes_whatever_the_number_of_cores(source, drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(layouts.os, "cpu_count", lambda: 1)

@@ -89,7 +89,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> dict[tuple[str, int], Path]:
+def runs(heavy, tmp_path_factory) -> dict[tuple[str, int], Path]:
     """By backend and number of devices; started together, for most of their time is importing."""
     kinds = [(backend, devices) for backend in ("tensorflow", "jax") for devices in (1, 2)]
     folders = {kind: tmp_path_factory.mktemp("run") for kind in kinds}
@@ -144,6 +144,7 @@ def test_half_a_cluster_is_one_sentence(monkeypatch, environment, sentence):
         connect()
 
 
+@pytest.mark.heavy
 def test_a_model_trained_on_jax_is_evaluated_on_tensorflow(repository, params, tmp_path):
     from cxr.dataset.store import read_images
     from cxr.models import load_model

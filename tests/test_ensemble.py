@@ -75,6 +75,7 @@ def test_a_view_is_the_image_moved_with_its_edge_repeated():
     assert np.abs(turned[:, 5:].astype(int) - seen[:, 5:]).max() <= 1
 
 
+@pytest.mark.heavy
 def test_it_is_saved_and_exported_whole(members, tmp_path):
     model = combine(members, MOVED, False)
     expected = answers(model)
@@ -86,6 +87,7 @@ def test_it_is_saved_and_exported_whole(members, tmp_path):
         assert np.abs(getattr(exported, name) - expected[name]).max() < 1e-3
 
 
+@pytest.mark.heavy
 def test_another_process_loads_it(members, tmp_path):
     """One that knows of no ensemble, as `evaluate` and `package` do not."""
     save_model(combine(members, MOVED, False), tmp_path / "model.keras")
@@ -94,6 +96,7 @@ def test_another_process_loads_it(members, tmp_path):
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
 
 
+@pytest.mark.heavy
 def test_masks_are_averaged_pixel_by_pixel():
     params = load_params().train.model_copy(update={"model": "unet"})
     pair = [build_model(params, SIZE, 2) for _ in range(2)]

@@ -85,6 +85,7 @@ def folder(tmp_path_factory) -> Path:
 
 def start(program: list[str], **environment: str) -> subprocess.Popen:
     quiet = {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax", "PYTHONPATH": os.getcwd()}
+    quiet["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles in half the time
     return subprocess.Popen(
         [sys.executable, *program],
         env=os.environ | quiet | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -146,6 +147,7 @@ def test_other_settings_do_not_go_on_with_the_same_folder(folder, tmp_path):
     assert errors.startswith(f"error: {tmp_path}/settings.json: the results there are of other networks, presets")
 
 
+@pytest.mark.heavy
 def test_a_training_stopped_after_every_epoch_ends_as_a_whole_one(folder, tmp_path):
     preset = TINY | {"task": "pneumonia-type"}
     told = end(start(["-c", INTERRUPTED, json.dumps(preset), str(find_root(folder)), str(tmp_path)]))

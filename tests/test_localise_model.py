@@ -172,7 +172,7 @@ def p() -> Params:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, p) -> Path:
+def folder(heavy, tmp_path_factory, p) -> Path:
     """Everything up to evaluate, below one folder."""
     from stages.evaluate import evaluate
     from stages.explore import explore

@@ -233,7 +233,7 @@ def serve_flows(root: Path, folder: Path) -> Iterator[Prefect]:
 
 
 @pytest.fixture(scope="module")
-def prefect(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+def prefect(heavy: None, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     yield from serve_flows(repository, tmp_path_factory.mktemp("prefect"))
 
 

@@ -16,7 +16,7 @@ from tests.tiny_sources import picture
 
 
 @pytest.fixture(scope="module")
-def trained(repository, params) -> Repository:
+def trained(heavy, repository, params) -> Repository:
     from stages.evaluate import evaluate
     from stages.explore import explore
     from stages.train import train

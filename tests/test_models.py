@@ -102,6 +102,7 @@ DEEP = ("resnet101", "resnet152")  # the code of resnet50; a third of the whole 
 EVERY = [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in BACKBONES]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["cnn", "residual", "nam2022", "small", *EVERY])
 def test_every_network_learns_and_is_exported(name, tmp_path):
     keras.utils.clear_session()

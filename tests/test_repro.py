@@ -49,7 +49,7 @@ def changed_stages(folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory) -> Path:
+def copy(heavy, tmp_path_factory) -> Path:
     """A copy of the repository with a small demo, reproduced once."""
     folder = tmp_path_factory.mktemp("copy") / "repository"
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]

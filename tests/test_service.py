@@ -246,7 +246,7 @@ def test_metrics_count_predictions_and_refusals(live: LiveService) -> None:
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+def strict(heavy: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
     """The service with a release that refuses what is no frontal chest film, as the shipped one does."""
     folder = tmp_path_factory.mktemp("strict")
     release = build_release(folder / "release", min_content_score=load_params().ingest.min_content_score)
@@ -348,6 +348,7 @@ def test_what_a_dicom_says_of_its_patient_goes_nowhere(live: LiveService) -> Non
         assert b"CANARY" not in place
 
 
+@pytest.mark.heavy
 def test_an_answer_that_cannot_be_logged_is_withheld(tiny_release: Path, tmp_path: Path) -> None:
     with serve(tmp_path, CXR_RELEASE=str(tiny_release)) as live:
         assert live.client.get("/readyz").status_code == 200
@@ -366,6 +367,7 @@ def test_an_answer_that_cannot_be_logged_is_withheld(tiny_release: Path, tmp_pat
         assert list(logged(live)) == [answer["request_id"]]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("fault", ["missing", "changed"])
 def test_without_a_sound_release_the_start_stops_with_one_sentence(
     tiny_release: Path, tmp_path: Path, fault: str

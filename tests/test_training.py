@@ -70,6 +70,7 @@ def train(params: TrainParams, folder: Path, die_after: int | None = None) -> tu
     return [np.asarray(weight) for weight in model.weights], logs
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", RECIPES)
 def test_an_interrupted_run_ends_as_a_whole_one(name, tmp_path):
     params = recipe(name)
@@ -83,6 +84,7 @@ def test_an_interrupted_run_ends_as_a_whole_one(name, tmp_path):
     assert all((a == b).all() for a, b in zip(weights, again, strict=True))
 
 
+@pytest.mark.heavy
 def test_the_weights_are_those_of_the_best_epoch(tmp_path):
     """A rate that wrecks what was learnt: the second phase, at no rate to speak of, begins from the best epoch."""
     params = recipe("as shipped", epochs=3, learning_rate=0.3)
@@ -97,6 +99,7 @@ def test_the_weights_are_those_of_the_best_epoch(tmp_path):
     assert abs(logs[-1]["val_loss"] - min(losses)) < 0.3 * abs(max(losses) - min(losses))
 
 
+@pytest.mark.heavy
 def test_a_frozen_layer_stays_and_the_second_phase_lets_it_go(tmp_path):
     from cxr.models import build_model
     from cxr.training.fit import make_deterministic
@@ -117,6 +120,7 @@ def test_a_frozen_layer_stays_and_the_second_phase_lets_it_go(tmp_path):
     assert not [name for name in moved if "conv1" in name]
 
 
+@pytest.mark.heavy
 def test_a_loss_that_is_not_finite_leaves_the_epoch_before_it(tmp_path):
     params = recipe("as shipped", schedule={"name": "step", "factor": 0.5, "epochs": 1, "warmup_epochs": 0})
     with pytest.raises(KilledError):
@@ -212,6 +216,7 @@ def test_targets_are_shared_as_the_pixels_are(kind):
     assert ((labels > 0.01) & (labels < 0.99)).any()
 
 
+@pytest.mark.heavy
 def test_a_stage_killed_by_the_system_goes_on(repository, params, tmp_path):
     """SIGKILL in the middle of the real stage, then the stage again: the model is the same file."""
     from stages.train import train as stage

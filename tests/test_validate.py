@@ -504,6 +504,7 @@ def test_a_folder_of_which_nothing_is_answered_is_one_sentence(tmp_path):
 # ---- the stage -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_the_stage_ends_with_a_sentence_where_a_critical_expectation_is_not_met(broken, params):
     (broken.root / "params.yaml").write_text(yaml.safe_dump(json.loads(params.model_dump_json(by_alias=True))))
     change_records(broken, "nih", {"view_position": {"/00000001_001.png": "LL"}})

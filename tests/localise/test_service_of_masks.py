@@ -15,7 +15,7 @@ from tests.release_fixture import build_region_release
 
 
 @pytest.fixture(scope="module")
-def region_service(tmp_path_factory):
+def region_service(heavy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("region")
     with serve(folder, CXR_RELEASE=str(build_region_release(folder / "release"))) as service:
         yield service
