@@ -2,7 +2,8 @@
 
 What can be made from frontal films is made from them: turned, inverted, cut, taken to pieces. Laterals and CT slices
 come from a chest measured by CT, bent to other shapes, and from one rough body drawn in three dimensions, seen from the
-side or cut; neither shares its anatomy with `cxr.demo`, so that the demo's laterals and slices remain a test. Every function draws one picture, uint8 (height, width).
+side or cut; neither shares its anatomy with `cxr.demo`, so that the demo's laterals and slices remain a test. Every
+function draws one picture, uint8 (height, width).
 """
 
 import gzip
@@ -94,7 +95,7 @@ def draw_part(film: Film, rng: np.random.Generator) -> np.ndarray:
         pieces = [piece for row in np.array_split(film, n) for piece in np.array_split(row, m, axis=1)]
         pieces = [cv2.resize(pieces[i], (40, 40)) for i in rng.permutation(n * m)]
         return np.vstack([np.hstack(pieces[k : k + m]) for k in range(0, n * m, m)])
-    return draw_limbs(rng) if kind < 0.9 else draw_abdomen(rng)
+    return draw_limbs(rng) if kind < 0.85 else draw_abdomen(rng)
 
 
 def draw_abdomen(rng: np.random.Generator) -> np.ndarray:
@@ -289,9 +290,10 @@ def show_slice(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def bend(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Another person's shape: float32 (height, width) pushed smoothly by up to some tenths of a side."""
     height, width = picture.shape
-    push = cv2.resize(rng.normal(0, rng.uniform(0, 0.05), (3, 3, 2)).astype(np.float32), (width, height), None, 0, 0, cv2.INTER_CUBIC)
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    return cv2.remap(picture, x + push[..., 0] * width, y + push[..., 1] * height, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    push = rng.normal(0, rng.uniform(0, 0.05), (3, 3, 2)).astype(np.float32)
+    push = cv2.resize(push, (width, height), interpolation=cv2.INTER_CUBIC) * (width, height)
+    at = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=2) + push
+    return cv2.remap(picture, at.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def read_volume(path: Path) -> np.ndarray:
@@ -300,8 +302,9 @@ def read_volume(path: Path) -> np.ndarray:
     size, kind = np.frombuffer(raw, "<i2", 3, 42), np.frombuffer(raw, "<i2", 1, 70).item()
     offset, slope, intercept = np.frombuffer(raw, "<f4", 3, 108).tolist()
     stored = np.frombuffer(raw, {4: "<i2", 16: "<f4"}[kind], offset=int(offset)).reshape(size[::-1])
-    half = [cv2.resize(plane, (128, 128), interpolation=cv2.INTER_AREA) for plane in stored[::-1, ::-1].astype(np.float32)]
-    return np.clip((np.stack(half) * slope + intercept) / 1000 + 1, 0, 3)
+    planes = stored[::-1, ::-1].astype(np.float32)
+    small = [cv2.resize(plane, (128, 128), interpolation=cv2.INTER_AREA) for plane in planes]
+    return np.clip((np.stack(small) * slope + intercept) / 1000 + 1, 0, 3)
 
 
 def draw_nothing(_: Film, rng: np.random.Generator) -> np.ndarray:
