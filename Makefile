@@ -39,6 +39,8 @@ lint: $(TEST_READY)
 	ruff check .
 	ruff format --check .
 	pyright
+	lint-imports --no-cache --no-logo
+	codespell
 
 serve: $(READY)
 	rm -rf .bentoml && mkdir .bentoml && bentoml import $(CURDIR)/models/chest-xray.bento
