@@ -81,8 +81,8 @@ class ChestXray:
     @bentoml.on_deployment
     @staticmethod
     def settle() -> None:
-        """Runs once, before the workers, in the caller's folder: relative places become absolute, and a release that
-        cannot be used stops the start with one sentence instead of workers that die again and again."""
+        """Runs once before the workers, in the caller's folder. Makes relative paths absolute, and stops the start
+        with one sentence if the release cannot be used; otherwise workers would die again and again."""
         os.environ["CXR_RELEASE"] = str(release_folder().absolute())
         url = make_url(prediction_log_url())
         if url.get_backend_name() == "sqlite" and url.database and not url.database.startswith(":"):

@@ -34,7 +34,7 @@ def expectations(
                 column="versions",
                 max_value=1,
                 severity="warning",
-                notes="the scores of another version than the released one are not compared",
+                notes="only scores of the released version are compared",
             ),
         ],
         "images": [

@@ -2,8 +2,8 @@
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportPrivateImportUsage=false, reportReturnType=false
 """Run a function over batches in order: in worker processes of this machine, or on a Dask cluster.
 
-Workers may die: killed for memory, or ended by a decoder on damaged bytes. The batch at hand is then run again item by
-item, and an item that ends its worker twice is given up alone.
+A worker may die: killed for memory, or ended by a decoder on damaged bytes. Its batch is then run again item by item.
+An item that ends its worker twice is given up; the others are not.
 """
 
 import os
@@ -153,7 +153,7 @@ def map_in_order(
         nonlocal deaths
         deaths += 1
         if deaths > DEATHS:
-            raise CxrError(f"ingest: {deaths} worker processes were killed; is memory short? Run again, it goes on")
+            raise CxrError(f"ingest: {deaths} worker processes were killed; is memory short? Run again to go on")
         backend.restart()
 
     def alone(item: Item) -> Result:

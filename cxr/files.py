@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def writing(path: Path) -> Iterator[Path]:
     """The temporary name under which to write what will be `path`.
 
-    When the block ends it is on the disk and takes its name; when the block fails, it is removed and `path` stays as it
-    was.
+    If the block succeeds, the file is flushed to the disk and renamed to `path`. If it fails, the file is removed and
+    `path` stays as it was.
     """
     part = path.with_name(path.name + ".part")
     try:

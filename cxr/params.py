@@ -247,7 +247,7 @@ class TableSource(OwnSource):
             )
         twice = {name for name in said if said.count(name) > 1} - {"view_position"}  # two columns can tell one view
         if twice:
-            raise ValueError(f"{', '.join(sorted(twice))} is told twice by columns, extract or labels; keep one")
+            raise ValueError(f"{', '.join(sorted(twice))} is given twice by columns, extract or labels; keep one")
         if set(get_args(Region)) <= set(self.columns):
             raise ValueError("columns: both lungs and opacities; a source has masks of one of them")
         return self
@@ -255,7 +255,7 @@ class TableSource(OwnSource):
     @model_validator(mode="after")
     def _labels_have_values_and_words(self) -> "TableSource":
         if bool(self.labels) != (self.label_values is not None):
-            raise ValueError("labels and label_values: one says what the other's cells mean; give both or neither")
+            raise ValueError("labels and label_values belong together; give both or neither")
         if self.readers_agree and not self.labels:
             raise ValueError("readers_agree: it counts the rows in which a label is positive; give labels")
         odd = [name for name in self.labels if "|" in name or "," in name]
@@ -521,7 +521,7 @@ class Params(Section):
         named = {*self.assemble.official_test, *self.assemble.label_priority, self.assemble.test_source} - {None}
         unknown = named - set(self.sources)
         if unknown:
-            raise ValueError(f"assemble names {', '.join(sorted(unknown))}, which sources does not hold")
+            raise ValueError(f"assemble names {', '.join(sorted(unknown))}, which is not under sources")
         return self
 
     @model_validator(mode="after")
@@ -530,8 +530,8 @@ class Params(Section):
         train = self.train
         if (self.task in regions) != (train.model == "unet"):
             raise ValueError(
-                f"task {self.task} with train.model {train.model}: unet finds regions, for the tasks "
-                f"{' and '.join(regions)}, and they need it; every other network tells classes"
+                f"task {self.task} with train.model {train.model}: the tasks {' and '.join(regions)} need unet, "
+                "and every other task needs another network"
             )
         if self.task in regions and (train.augment.mixup or train.augment.cutmix):
             raise ValueError(f"train.augment: mixup and cutmix must be 0 for {self.task}; a mask is of one image")

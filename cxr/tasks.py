@@ -1,8 +1,8 @@
 """The tasks: their classes in the order of the model's outputs, and which of them localise.
 
-A task reads each word of one vocabulary, `Word`, onto which every source's own words are mapped in
-`cxr.dataset.labels`. A task that localises reads masks instead: its classes are the background and a region, of which
-every pixel has one, and an image is labelled by whether its mask shows any of the region.
+`cxr.dataset.labels` maps every source's words onto one vocabulary, `Word`; a task says which class each of these words
+is. A task that localises reads masks instead. Its classes are the background and a region; every pixel is one of the
+two, and an image's label says whether its mask shows any of the region.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Task:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """The classes of which every split must have images: of a region there need be none without it."""
+        """The classes that every split must have; a task that localises needs no image without the region."""
         return self.classes[1:] if self.region else self.classes
 
 

@@ -146,10 +146,10 @@ def age_of(text: str) -> float | str | None:
 
 
 def shown(text: str) -> str:
-    """`text` as a report may quote it, for a cell can hold more than its column promises, a name perhaps.
+    """`text` as a report may quote it. A cell can hold more than its column promises, perhaps a name.
 
-    Quoted are one word of at most 20 letters; two or three such words where one of them is of views; and a number below
-    10,000 with a unit. Of anything else only the number of characters is told.
+    A report quotes one word of at most 20 letters, two or three such words if one of them is a word for a view, or a
+    number below 10,000 with a unit. Of anything else it gives only the number of characters.
     """
     words = text.split()
     letters = all(SHOWN_WORD.fullmatch(word) for word in words)

@@ -21,7 +21,7 @@ def exclusive(path: Path, wait_s: float) -> Iterator[None]:
         held = FileLock(path, timeout=wait_s, fallback_to_soft=False).acquire()
     except Timeout:
         holder = path.read_text() or "(unknown)"
-        raise CxrError(f"{path}: process {holder} has been retraining for over {wait_s:g} s; try later") from None
+        raise CxrError(f"{path}: process {holder} is still retraining after {wait_s:g} s; try again later") from None
     with held:
         path.write_text(str(os.getpid()))  # in place, since the lock is on this very file
         yield

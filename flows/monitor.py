@@ -64,7 +64,7 @@ class Watched:
 
     @property
     def state(self) -> str:
-        """In one word; a fault comes first, since drift is no use to know of what was measured wrongly."""
+        """In one word. A fault comes first: drift says nothing if the images were measured wrongly."""
         if failures(self.incoming):
             return "Fault"
         return "Drift" if self.drift.drift else "NoDrift" if self.drift.enough else "NoVerdict"

@@ -66,7 +66,7 @@ def start(arguments: list[str]) -> subprocess.Popen:
 
 
 def require_free(port: int) -> None:
-    """Raises CxrError where something listens already: the flows would be registered with a stranger."""
+    """Raises CxrError if the port is taken: the flows would be registered with somebody else's server."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -121,7 +121,7 @@ def register(params: FlowsParams) -> None:
 
 
 def watch(processes: Mapping[str, subprocess.Popen]) -> None:
-    """Return never by itself: raises KeyboardInterrupt at a signal, CxrError where a process has ended."""
+    """Wait for ever. Raises KeyboardInterrupt at a signal, and CxrError if a process ends."""
     while True:
         for name, process in processes.items():
             if process.poll() is not None:

@@ -1,4 +1,4 @@
-"""Every answer in the prediction log: one that cannot be recorded must not leave."""
+"""Writes every answer to the prediction log. An answer that cannot be recorded is withheld."""
 
 from datetime import datetime
 from typing import Any

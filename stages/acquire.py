@@ -71,7 +71,7 @@ def local_path(file: RemoteFile, raw: Path, where: str) -> Path:
     if not path.exists():
         raise SourceError(f"{where}: {path} does not exist; give `demo`, an address, or a directory or an archive")
     if not path.is_dir() and not is_archive(path):
-        raise SourceError(f"{where}: {path} is no directory and none of {', '.join(ARCHIVE_SUFFIXES)}")
+        raise SourceError(f"{where}: {path} is not a directory and not one of {', '.join(ARCHIVE_SUFFIXES)}")
     return path
 
 
@@ -82,7 +82,7 @@ def link_directory(origin: Path, part: Path, name: str) -> None:
     if not links and not any(files for _, _, files in walked):
         raise SourceError(f"sources.{name}.origin: {origin} holds no file; expected the source as published")
     if links:
-        print(f"{links[0]} is a link: DVC does not see what changes behind it; then run dvc repro -f -s ingest@{name}")
+        print(f"{links[0]} is a link, and DVC sees no change behind it: after one, run dvc repro -f -s ingest@{name}")
     remove(part)
     part.parent.mkdir(parents=True, exist_ok=True)
     part.symlink_to(origin, target_is_directory=True)
@@ -93,7 +93,7 @@ def local_archives(local: dict[RemoteFile, Path], where: str) -> dict[str, Path]
     archives = {}
     for file, path in local.items():
         if path.is_dir():
-            raise SourceError(f"{where}: {path} is a directory; it must be the only origin, or its files in an archive")
+            raise SourceError(f"{where}: {path} is a directory; make it the only origin, or pack it into an archive")
         if file.sha256 and (found := sha256_of(path)) != file.sha256:
             raise SourceError(f"{where}: {path} has the sha256 {found}, expected {file.sha256}; correct one of them")
         link = file.name or path.name
@@ -149,8 +149,8 @@ def check_space(missing: list[Remote], part: Path, where: str) -> None:
     free = shutil.disk_usage(part).free
     if needed > free:
         raise SourceError(
-            f"{where}: {needed / 1e6:,.0f} MB are to come, {free / 1e6:,.0f} MB are free on the disk of {part.parent}; "
-            f"free {(needed - free) / 1e6:,.0f} MB and run again"
+            f"{where}: the download needs {needed / 1e6:,.0f} MB, the disk of {part.parent} has {free / 1e6:,.0f} MB "
+            f"free; free {(needed - free) / 1e6:,.0f} MB and run again"
         )
 
 
@@ -166,7 +166,7 @@ def check(remote: Remote, path: Path, recorded: Checksums, where: str) -> None:
         elif found != expected:
             raise SourceError(
                 f"{remote.name} has the sha256 {found}, expected {expected}: its publisher changed it, or it was "
-                f"damaged on the way; run again, or delete {place} to accept what now comes"
+                f"damaged on the way; run again, or delete {place} to accept the new file"
             )
     except SourceError as error:
         path.unlink()

@@ -23,7 +23,7 @@ from cxr.tasks import TASKS, Task
 
 COPY = "duplicate"
 CONTRADICTING = "duplicates with contradicting labels"
-NEAR_TEST = "shares a patient or an image with kept test images"
+NEAR_TEST = "linked to a kept test image"
 
 
 def assemble(
@@ -132,10 +132,10 @@ def _unknown(image: str, source: str, section: SourceParams, finding: str, word:
 
 
 def settle_copies(table: pd.DataFrame, label_priority: list[str]) -> pd.DataFrame:
-    """Of each set of copies (equal `image`) the fixed test image stays, else the largest file; with it stays one label.
+    """Keep one image of each set of copies (equal `image`), with one label: the fixed test image, or the largest file.
 
-    The label is that of the first source in `label_priority` that says anything of the image, else what all say. A set
-    in which these contradict each other is left out whole, as is one of which that source says that it shows no class.
+    The label comes from the first source in `label_priority` that labels the image; without one, all labels must agree.
+    If they contradict each other, or if that source says that the image shows no class, the whole set is left out.
     """
     rank = {source: i for i, source in enumerate(label_priority)}
     copies = table[table["image"].duplicated(keep=False)]
@@ -213,7 +213,7 @@ def account(
         }
         counted = sum(part["rejected_at_ingest"].values()) + sum(part["left_out_at_assembly"].values()) + len(used)
         if counted != part["raw"]:
-            raise CxrError(f"assemble: {source} had {part['raw']} files and rows, {counted} are accounted for")
+            raise CxrError(f"assemble: {source} had {part['raw']} files and rows, but {counted} are accounted for")
         sources[source] = part
     return sources
 

@@ -205,8 +205,8 @@ def first_accepted(pixels: np.ndarray, facts: ReleaseFacts) -> bytes:
         if not examine(film, facts.pixels).refusal(facts.min_content_score):
             return film
     raise CxrError(
-        f"package: each of {len(pixels)} test images is refused as no frontal chest film "
-        f"(ingest.min_content_score is {facts.min_content_score:g}); look at them in reports/explore"
+        f"package: all {len(pixels)} test images are refused as no frontal chest films "
+        f"(ingest.min_content_score is {facts.min_content_score:g}); look at reports/explore"
     )
 
 
@@ -220,7 +220,7 @@ def wait_until_ready(client: requests.Session, url: str, server: subprocess.Pope
             pass  # it does not listen yet
         time.sleep(0.2)
     tail = " / ".join(log.read_text().strip().splitlines()[-3:])
-    raise CxrError(f"package: the built Bento was not ready within {START_SECONDS} s; its last words: {tail}")
+    raise CxrError(f"package: the built Bento was not ready within {START_SECONDS} s; its log ends with: {tail}")
 
 
 def free_port() -> int:

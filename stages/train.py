@@ -73,14 +73,14 @@ def rows_of_splits(task: TaskName, manifest: Path) -> tuple[pd.DataFrame, pd.Dat
     for name, rows in (("train", train_rows), ("val", val_rows)):
         if absent := set(TASKS[task].needed) - set(rows["label"]):
             raise CxrError(
-                f"train: no {name} image of class {', '.join(sorted(absent))} in {manifest}; add a source that has "
-                "some, or change assemble or task"
+                f"train: no {name} image of class {', '.join(sorted(absent))} in {manifest}; add a source with "
+                "such images, or change assemble or task"
             )
     return train_rows, val_rows
 
 
 def drop_others(checkpoint: Path, processes: int) -> None:
-    """Remove what runs of other settings left; of several processes, each would go on from where it was: all of it."""
+    """Remove checkpoints of other settings. With several processes, remove all: each would resume at its own epoch."""
     for other in checkpoint.parent.glob("*"):
         if other != checkpoint or processes > 1:
             shutil.rmtree(other)
@@ -143,7 +143,7 @@ def batches_of(rows: pd.DataFrame, images: Path, task: TaskName, params: TrainPa
 
 
 def settings_digest(task: TaskName, params: TrainParams, seed: int, manifest: Path) -> str:
-    """What a run depends on: one that was killed goes on only where all of it is the same."""
+    """A digest of all that a run depends on: a killed run goes on only if it is the same."""
     import keras
 
     backend = import_module(keras.backend.backend())

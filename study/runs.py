@@ -1,9 +1,10 @@
 """One run of the study: a clone of the repository with params.yaml of its own, `dvc repro evaluate` in it, and what it
 measured brought back, as a DVC experiment and as a record.
 
-A clone rather than `dvc exp run --temp`, whose folder is gone when it is killed: here the training goes on after its
-last whole epoch, DVC's cache is shared, and any number run at once. Its dvc.lock begins empty, since DVC cannot save an
-experiment while dvc.lock names outputs, of stages that the study does not run, which the cache does not have.
+The run uses a clone and not `dvc exp run --temp`, which loses its folder when it is killed. In a clone, the training
+goes on after its last whole epoch, DVC's cache is shared, and any number of runs go on at once. The clone's dvc.lock
+begins empty: DVC cannot save an experiment if dvc.lock names outputs that the cache does not have, and the study does
+not run all stages.
 """
 
 import hashlib

@@ -58,7 +58,7 @@ def test_a_usual_film_is_answered_without_a_note() -> None:
         ({"ViewPosition": "LL"}, "ViewPosition is LL, a left lateral view"),
         ({"ViewPosition": "LEFT LATERAL"}, "ViewPosition is LATERAL, a lateral view"),
         ({"ViewPosition": "AP LLD"}, "ViewPosition is LLD, a left lateral decubitus view"),
-        ({"ViewPosition": "seitlich"}, "ViewPosition tells a view that is not frontal"),
+        ({"ViewPosition": "seitlich"}, "ViewPosition is a view that is not frontal"),
         ({"Modality": "CT"}, "Modality is CT, computed tomography"),
         ({"BodyPartExamined": "HAND"}, "BodyPartExamined is HAND, not the chest"),
         ({"BodyPartExamined": "T-SPINE"}, "BodyPartExamined is TSPINE, not the chest"),

@@ -487,7 +487,7 @@ def test_a_column_or_table_that_is_nowhere_is_one_sentence(tmp_path):
         entry("mimic-cxr", columns=columns | {"sex": "sex"}),
         root,
     )
-    raises("no files other.csv; params.yaml names one", entry("mimic-cxr", table="other.csv"), root)
+    raises("no files other.csv; params.yaml must name exactly one", entry("mimic-cxr", table="other.csv"), root)
     write(tmp_path, {"copy/mimic-cxr-2.0.0-split.csv": b"dicom_id,split\n"})
     raises("2 files mimic-cxr-2.0.0-split.csv: copy/", entry("mimic-cxr"), root)
 
@@ -528,7 +528,7 @@ def test_a_study_in_the_path_can_be_the_key(tmp_path):
         ("chexpert", {"labels": {"Pneumonia": "maybe"}}, r"sources\.a\.labels\.Pneumonia: found 'maybe'"),
         ("chexpert", {"label_values": {"positive": [True], "negative": [0]}}, "put them in quotes"),
         ("chexpert", {"label_values": {"positive": [1], "negative": ["1.0"]}}, "is positive and negative; keep one"),
-        ("chexpert", {"columns": {"path": "Path", "patient_id": "Path"}}, "patient_id is told twice"),
+        ("chexpert", {"columns": {"path": "Path", "patient_id": "Path"}}, "patient_id is given twice"),
         ("chexpert", {"columns": {"patient_id": "Path"}}, "columns: no path"),
         ("vindr-cxr", {"labels": {}, "label_values": None}, "readers_agree: .* give labels|no findings"),
         ("padchest", {"view_words": {"P.A.": "PA", "pa": "AP"}}, r"view_words: .*'P\.A\.' and 'pa' are one word"),

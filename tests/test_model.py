@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_is_one_sentence(trained, params, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({}, r"train: no train image of class COVID-19 in .*manifest.parquet; add a source that has some"),
+        ({}, r"train: no train image of class COVID-19 in .*manifest.parquet; add a source with such images"),
         ({"model": "squeezenet", "freeze": "fire99"}, r"train.freeze: the backbone has no layer 'fire99'; its"),
         ({"model": "vgg16", "weights": "absent.h5"}, r"train.weights: there is no file absent.h5; name one"),
     ],

@@ -175,7 +175,7 @@ def test_a_square_too_small_is_one_sentence(name):
 
 
 def test_a_sigmoid_node_for_three_classes_is_one_sentence():
-    with pytest.raises(CxrError, match=r"train.head.output: a sigmoid node tells two classes, the task has 3"):
+    with pytest.raises(CxrError, match=r"train.head.output: a sigmoid node separates two classes, the task has 3"):
         build_model(settings("cnn", GAP.model_copy(update={"output": "sigmoid"})), 32, 3)
 
 

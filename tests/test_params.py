@@ -41,7 +41,7 @@ def test_the_shipped_file_fits_and_every_source_is_the_demo():
         ({"assemble__val_fraction": 0.8}, r"leave|nothing is left to train on"),
         ({"sources__rsna": {"origin": "demo"}}, r"sources\.rsna"),
         ({"gate__rules": []}, r"gate\.rules"),
-        ({"assemble__label_priority": ["rsna"]}, r"assemble names rsna, which sources does not hold"),
+        ({"assemble__label_priority": ["rsna"]}, r"assemble names rsna, which is not under sources"),
         ({"assemble__pneumonia_findings": ["Consolidation"]}, r"Pneumonia itself must be among them"),
     ],
 )

@@ -1,6 +1,6 @@
 # The types of pandas answer Series or DataFrame where it is known which.
 # pyright: reportArgumentType=false
-"""Balance the train split by what is shown how often, or by what counts how much."""
+"""Balance the train split: how often each image is shown, or how much it counts."""
 
 import hashlib
 

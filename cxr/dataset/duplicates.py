@@ -81,7 +81,7 @@ def same_bytes(records: pd.DataFrame) -> Pairs:
 def candidate_pairs(records: pd.DataFrame, bits: int, thumbs_of: ThumbsOf) -> tuple[Pairs, np.ndarray]:
     """Pairs that are close by perceptual hash (other grey levels) or by the codes of their views (cut or turned).
 
-    With them how many bits differ, the less of the two.
+    Also returns how many bits differ, by the closer of the two.
     """
     if len(records) < 2:
         return np.empty((0, 2), np.int64), np.empty(0, np.uint16)

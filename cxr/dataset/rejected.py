@@ -11,7 +11,7 @@ SHOWN_WORDS = 50  # of a source in a report
 
 
 def words_not_understood(rejected: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """What a source states of views, ages and sexes that is in no table of words: by its word, with counts."""
+    """The words for views, ages and sexes that a source uses and no table knows, each with its count."""
     what = rejected["reason"].str.extract(NOT_UNDERSTOOD)["what"]
     words = rejected["detail"].fillna("").astype(str)
     return {name: most_common(Counter(words[what == name])) for name in sorted(what.dropna().unique())}

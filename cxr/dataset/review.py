@@ -68,9 +68,9 @@ def read_reviewed(path: Path, records: pd.DataFrame) -> pd.DataFrame:
 
 
 def decide(duplicates: Duplicates, reviewed: pd.DataFrame, records: pd.DataFrame) -> Duplicates:
-    """Put a person's verdicts in the place of the pixels': `same` joins, `different` parts.
+    """Replace the pixels' verdicts by a person's: `same` joins a pair, `different` separates it.
 
-    Raises CxrError where two images said to be different have the same bytes, or stay joined through a third.
+    Raises CxrError if two images that must be different have the same bytes, or stay joined through a third image.
     """
     said = {
         (a, b): verdict for a, b, verdict in zip(*(reviewed[c] for c in ("first", "second", "verdict")), strict=True)

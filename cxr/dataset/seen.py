@@ -1,8 +1,9 @@
 """Which files were read before: the SHA-256 of what was read, by a file's inode, size and time of change.
 
-As rsync, git and DVC do, a file of which these are the same is not read again; a tar, which can only be read from its
-start, is not even walked again. The table is this machine's own: it is no output of the pipeline, and without it every
-file is read and known by its bytes. Names of files are kept as digests, for a hospital's may be those of patients.
+If these are the same, the file is not read again; rsync, git and DVC do likewise. An unchanged tar is not even walked
+again, since it can only be read from its start. The table belongs to this machine and is no output of the pipeline;
+without it, every file is read and recognised by its bytes. Names of files are kept as digests, because a hospital's
+file names may name patients.
 """
 
 import hashlib

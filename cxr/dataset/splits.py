@@ -20,9 +20,9 @@ def connect(n: int, pairs: np.ndarray) -> np.ndarray:
 
 
 def persons(table: pd.DataFrame, sources: dict[str, SourceParams]) -> pd.Series:
-    """Who stands behind each `patient_id` of `table`: one published set has one numbering, whatever a source is called.
+    """The person behind each `patient_id` of `table`: two sources with the same published set share its patients.
 
-    RSNA's images are NIH's, and its reader names NIH's patient where RSNA's mapping lies beside the tables.
+    RSNA's images are NIH's. RSNA's reader gives NIH's patient number if RSNA's mapping is beside the tables.
     """
     person = table["patient_id"].copy()
     for name, source in sources.items():
@@ -43,8 +43,8 @@ def patient_pairs(patient_ids: pd.Series) -> np.ndarray:
 def fixed_test(table: pd.DataFrame, params: AssembleParams) -> pd.Series:
     """Which rows of `table` (source, published_split) are test whatever the fractions say.
 
-    All of `test_source` where one is left out; else the published test lists of `official_test`. Raises CxrError where
-    there is none to keep.
+    If `test_source` is set, all its rows; otherwise the published test lists of `official_test`. Raises CxrError if a
+    source has no such list.
     """
     if params.test_source is not None:
         return table["source"] == params.test_source
@@ -52,8 +52,8 @@ def fixed_test(table: pd.DataFrame, params: AssembleParams) -> pd.Series:
     for source in params.official_test:
         if not published[table["source"] == source].any():
             raise CxrError(
-                f"assemble.official_test: none of {int((table['source'] == source).sum())} images of {source} stands "
-                "in a published test list; take the source off official_test, or add its list to its origin"
+                f"assemble.official_test: none of {int((table['source'] == source).sum())} images of {source} is in a "
+                "published test list; remove the source from official_test, or add the list to its origin"
             )
     return published & table["source"].isin(params.official_test)
 
@@ -61,12 +61,13 @@ def fixed_test(table: pd.DataFrame, params: AssembleParams) -> pd.Series:
 def split_groups(table: pd.DataFrame, params: AssembleParams, seed: int) -> pd.DataFrame:
     """`split` (train, val, test) and `fold` of each row of `table` (group, patient_id, source, label, used, fixed).
 
-    A group is never divided. Where one holds a `fixed` test image, its fixed images are test and the others get no
-    split (null): in train they would leak, in test they would swell a list that others report on. A source whose test
-    list is kept gives nothing else to test, and where `test_source` is left out no other source does. The rest is
-    divided within each stratum (source, and the rarest label of the group) in the order of a seeded hash of the group's
-    first patient, so that new images hardly move old ones. With `folds`, what is not test falls into so many, and
-    number `fold` is val; column `fold` is -1 in test and without folds. Rows that are not `used` get no split.
+    A group is never divided. If it holds `fixed` test images, these are test and its other images get no split
+    (null): in train they would leak, and in test they would lengthen a published list. A source whose test list is kept
+    gives no other image to test; if `test_source` is set, no other source does. The remaining groups are divided within
+    each stratum (source, and the rarest label of the group), in the order of a seeded hash of the group's first
+    patient, so that new images hardly move old ones. With `folds`, all groups that are not test are divided into that
+    many folds, and fold number `fold` is val; column `fold` is -1 in test and without folds. Rows that are not `used`
+    get no split.
     """
     used = table["used"].to_numpy()
     counts = table.loc[used, "label"].value_counts()

@@ -3,9 +3,9 @@
 A shard is three files: `shard-00000.npy`, uint8 (n, size, size), the squares that the model reads;
 `thumbs-00000.npy`, uint8 (n, 64, 64), see `cxr.pixels.thumbs`; and `facts-00000.parquet`, what decoding found out about
 each file, unreadable ones included. Where one of its images has a mask there is a fourth: `masks-00000.npy`, uint8
-(n, size, size), see `cxr.pixels.masks`, with zeros for the others. The facts are written last: a shard without them is
-not there. A whole shard is never written again, so that a run that was killed goes on behind the last one, and new
-images cost only themselves. So does a new mask of an old image: with it the image is decoded once more.
+(n, size, size), see `cxr.pixels.masks`, with zeros for the others. The facts are written last; a shard
+without them does not count. A whole shard is never written again, so a killed run goes on after the last one, and new
+images cost only themselves. A new mask of an old image costs one more decoding of that image.
 """
 
 import io

@@ -22,7 +22,7 @@ from sklearn.metrics import (
 
 
 def operating_points(y_true: np.ndarray, y_score: np.ndarray) -> list[float]:
-    """Per class, the score from which on it is called, one against the rest, by the largest Youden index.
+    """Per class, one against the rest: the lowest score that counts as this class, by the largest Youden index.
 
     Chosen on val. Youden WJ, Cancer 3 (1950) 32-35. 0.5 where the class has no positives or no negatives.
     """

@@ -9,23 +9,23 @@ from cxr.tasks import TASKS
 
 LIMITS = (
     "Research use only: no medical device, not for diagnosis.",
-    "Upright frontal (PA or AP) chest radiographs only. What is recognised as anything else is refused; what is not "
-    "recognised gets an answer that means nothing.",
-    "An age outside those of training is answered with a warning, where the file states it; a PNG or JPEG states none.",
+    "Upright frontal (PA or AP) chest radiographs only. Pictures recognised as anything else are refused; one that "
+    "slips through gets an answer that means nothing.",
+    "If a file states an age outside those of training, the answer has a warning. PNG and JPEG state no age.",
 )
 LIMITS_OF_CLASSES = (
-    "A class that comes from one source can be told by that source's look; compare the measures by source before "
-    "believing the overall ones.",
-    "Probabilities hold for the class shares of the test split; where a class is rarer, they are too high for it.",
+    "If a class comes from one source only, the model may recognise the source instead of the disease. Look at the "
+    "measures of each source before you believe the overall ones.",
+    "Probabilities hold for the class shares of the test split. Where a class is rarer, they are too high for it.",
 )
 LIMIT_OF_PATIENTS = (
-    "In {source} every image has a patient of its own. Unless the source has one film a patient, two films of one "
-    "patient may sit in train and test, and every measure of it is too good."
+    "In {source} every image has a patient of its own. Unless the source has one film per patient, two films of one "
+    "patient may be in train and test, and every measure on this source is then too good."
 )
 LIMITS_OF_REGIONS = (
     "A mask is as good as those it was trained on, and follows their convention: whether the heart's shadow belongs to "
     "the lungs, or how wide a box around an opacity is.",
-    "The share of the image is of the square that the model reads, and no measure of volume or of severity.",
+    "The share is a share of the square that the model reads. It measures neither volume nor severity.",
 )
 
 

@@ -36,7 +36,7 @@ def build_model(params: "TrainParams", size: int, classes: int) -> keras.Model:
     if size < (least := min_side(params)):
         raise CxrError(f"ingest.pixels.size: {params.model} takes images of {least} pixels and more, found {size}")
     if params.head.output == "sigmoid" and classes != 2:
-        raise CxrError(f"train.head.output: a sigmoid node tells two classes, the task has {classes}; use softmax")
+        raise CxrError(f"train.head.output: a sigmoid node separates two classes, the task has {classes}; use softmax")
     if params.model == "unet" and size % SIDES:
         raise CxrError(f"ingest.pixels.size: unet takes images of a multiple of {SIDES} pixels a side, found {size}")
     with _policy("float32" if params.precision == "float32" else "mixed_bfloat16"):
@@ -45,7 +45,7 @@ def build_model(params: "TrainParams", size: int, classes: int) -> keras.Model:
 
 @contextlib.contextmanager
 def _policy(name: str) -> Iterator[None]:
-    """Layers made inside compute in `name`: `keras.applications` knows no other way to say so."""
+    """Layers made inside compute in `name`; `keras.applications` offers no other way."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -92,8 +92,8 @@ def min_side(params: "TrainParams") -> int:
 def save_model(model: keras.Model, path: Path) -> None:
     """Write a `.keras` file whose bytes depend on the network and its weights alone, for `load_model` or Keras.
 
-    Keras's own `save` adds the time and memory addresses, so that no two files are alike and all that is made of the
-    model would be made again. The three members of the file are those of `save`: https://keras.io/guides/serialization_and_saving.
+    Keras's own `save` adds the time and memory addresses, so no two files would be alike, and every later stage would
+    run again. The three members of the file are those of `save`: https://keras.io/guides/serialization_and_saving.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         weights = Path(folder) / "model.weights.h5"

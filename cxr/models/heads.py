@@ -2,8 +2,8 @@
 # pyright: reportArgumentType=false
 """The head of every network: from the last features to probabilities, an embedding and an exact heatmap.
 
-Pooling, dense layers with ReLU and a linear output are linear for one image as soon as it is known which units are on
-and where the maxima lie. So a class's logit is a sum over places, and the heatmap is that sum before it is summed:
+For one image, pooling, dense layers with ReLU and a linear output are linear once it is known which units are on and
+where the maxima are. So a class's logit is a sum over places, and the heatmap holds the terms of that sum:
 for global average pooling the class activation map of Zhou et al. (2016), for the others what Draelos and Carin (2020)
 call HiResCAM. It costs one pass forward and no gradient, so that an exported model answers with it.
 """

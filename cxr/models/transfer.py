@@ -95,13 +95,13 @@ def _with_imagenet(name: str, shape: tuple[int, int, int]) -> keras.Model:
     except Exception as error:  # Keras raises a bare Exception where it cannot fetch
         reason = str(error).strip().splitlines()[0]
         raise CxrError(
-            f"train.weights: the ImageNet weights of {name} are not in {cache} and cannot be fetched ({reason}); fill "
-            f"that folder on a machine with a network, name a file, or set train.weights: none"
+            f"train.weights: the ImageNet weights of {name} are not in {cache} and cannot be fetched ({reason}); copy "
+            f"them there from a machine with a network, name a file, or set train.weights: none"
         ) from None
 
 
 def freeze(model: keras.Model, depth: int | str) -> int:
-    """Let only what lies behind `depth` in the backbone train; returns how many of its layers are frozen.
+    """Freeze the first layers of the backbone, up to `depth`; returns how many are frozen.
 
     `depth`: the number of first layers to freeze, `all`, or the name of the last layer to freeze. A frozen batch norm
     uses its stored statistics. Raises CxrError for a name that the backbone does not have.

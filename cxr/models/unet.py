@@ -3,8 +3,8 @@
 """A U-Net of separable convolutions with residuals: for every pixel, whether it shows the region that is looked for.
 
 After `Image segmentation with a U-Net-like architecture` of keras.io, whose blocks are Xception's (Chollet 2017), with
-the connections across that gave the U-Net its name (Ronneberger et al. 2015): on its way up each block also reads what
-the way down saw at its size, without which edges are as coarse as the pixels of the bottom.
+the connections across that gave the U-Net its name (Ronneberger et al. 2015): on the way up, each block also reads
+the features of the same size from the way down. Without them, edges would be as coarse as the smallest features.
 """
 
 from typing import Any

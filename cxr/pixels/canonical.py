@@ -1,15 +1,15 @@
 # The types of OpenCV leave open what a call takes and gives.
 # pyright: reportReturnType=false
-"""From a decoded radiograph to the canonical square: what tells of the file and not of the chest is taken away.
+"""From a decoded radiograph to the canonical square: traces of the file are removed, the chest stays.
 
-Each step is a value of `ingest.pixels`, and their order is fixed:
+Each step is a value of `ingest.pixels`. Their order is fixed:
 
-1. crop: padding and shutters go first, or they would count in every later step;
-2. margin: a share of the film, so of what the crop left;
-3. square: few pixels are left for what follows, and as many in each image;
+1. crop: padding and shutters go first, so that they count in no later step;
+2. margin: a share of the film that the crop left;
+3. square: later steps then have few pixels, equally many in each image;
 4. grey levels;
-5. re-encoding: stretched afterwards, its traces would tell the contrast that the film had;
-6. the bars of a letterbox: neither grey levels nor compression have seen them, so they stay constant.
+5. re-encoding: after the grey levels, because stretching its traces would reveal the film's original contrast;
+6. the bars of a letterbox: last, so that grey levels and compression leave them constant.
 """
 
 from collections.abc import Callable

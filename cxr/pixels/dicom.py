@@ -133,7 +133,7 @@ def read_dicom(data: bytes) -> Dataset:
     if allocated not in (8, 16) or not 1 <= stored <= high + 1 <= allocated or dataset.PixelRepresentation > 1:
         raise ImageError(f"DICOM pixels of {stored} bits in {allocated}, the highest {high}; 8 or 16 are expected")
     if text_of(dataset, "PresentationIntentType") == "FOR PROCESSING":
-        raise ImageError("the DICOM image is raw detector data (FOR PROCESSING), not the radiograph that is read")
+        raise ImageError("the DICOM image is raw detector data (FOR PROCESSING); send the image for presentation")
     return dataset
 
 
@@ -142,8 +142,8 @@ def decode_dicom(dataset: Dataset) -> tuple[np.ndarray, tuple[int, int]]:
 
     With it comes the row and column of the file at which it begins.
 
-    A window is taken as 0 to 255 whatever the pixels are; without a VOI transform, or with one that leaves hardly a
-    grey level, up to 8 bits are taken as they are and more are stretched over the values that occur.
+    A window becomes 0 to 255, whatever the pixels are. Without a VOI transform, or with one that leaves hardly any grey
+    levels, up to 8 bits are used as they are, and more bits are stretched over the values that occur.
     Raises ImageError where pixels cannot be decoded or are not those that the header describes, and for colour.
     """
     try:
@@ -374,8 +374,8 @@ def _decompress(frame: bytes, syntax: uid.UID, dataset: Dataset) -> np.ndarray:
     size = _siz(frame) if syntax in JPEG_2000 else _sof(frame)
     if size != shape:  # before a decoder believes it: 65,535 x 65,535 pixels are 8 GB
         raise ImageError(
-            f"the compressed DICOM pixel data, {size[0]} rows of {size[1]} columns, is not of the size that its header "
-            f"says, {shape[0]} rows of {shape[1]} columns"
+            f"the compressed DICOM pixel data has {size[0]} rows of {size[1]} columns, but its header says "
+            f"{shape[0]} rows of {shape[1]} columns"
         )
     if syntax in JPEG_2000:
         return imagecodecs.jpeg2k_decode(frame)

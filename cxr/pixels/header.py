@@ -68,7 +68,7 @@ def read_header(data: bytes) -> Header:
                 width, height = height, width
             return Header("JPEG", width, height, 8)
     except Image.DecompressionBombError:
-        raise ImageError("the JPEG header claims a decompression bomb") from None
+        raise ImageError("the JPEG header claims far too many pixels") from None
     except (OSError, SyntaxError, ValueError):
         if data.startswith(JPEG_START):
             raise ImageError("the JPEG header is damaged") from None

@@ -1,7 +1,7 @@
 """Masks: which pixels of an image's square show a region, from a mask's file or from boxes.
 
-Both are read at the places of the published file that the square's pixels show, so that a mask goes the way of its
-image, whatever was cut off, and however it was fitted.
+Both are read at the places of the published file that the square's pixels show. So a mask always fits its image,
+whatever was cut off and however the image was fitted.
 """
 
 import json
@@ -25,8 +25,8 @@ def mask_from_file(data: bytes, radiograph: Radiograph, max_megapixels: float) -
     height, width = pixels.shape
     if abs(width * radiograph.height - height * radiograph.width) > (radiograph.width + radiograph.height) / 2:
         raise ImageError(
-            f"the mask has {width}x{height} pixels, its image {radiograph.width}x{radiograph.height}: not the same "
-            "shape; draw it on the image itself"
+            f"the mask has {width}x{height} pixels, its image {radiograph.width}x{radiograph.height}: the shapes "
+            "differ; draw the mask on the image itself"
         )
     if 0 < pixels.max() < INSIDE:
         raise ImageError(f"the mask's brightest grey level is {pixels.max()}; 0 outside and 255 inside are expected")

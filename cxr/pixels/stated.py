@@ -155,7 +155,7 @@ def _view(header: Dataset) -> tuple[str | None, list[str], list[Note]]:
     said = [(tag, view) for tag, view in (("ViewPosition", position), ("ViewCodeSequence", code)) if view]
     faults = [f"{tag} is {view}, {OTHER_VIEWS[view]}" for tag, view in said if view in OTHER_VIEWS]
     if position == OTHER:
-        faults.insert(0, "ViewPosition tells a view that is not frontal")
+        faults.insert(0, "ViewPosition is a view that is not frontal")
     notes = []
     if text and view_of(text) is None and not position:
         notes.append(Note("view_not_understood", "ViewPosition holds none of DICOM's words for a view of the chest"))
@@ -200,9 +200,9 @@ def _age(header: Dataset) -> tuple[float | None, list[Note]]:
     years = told if isinstance(told, float) else None
     months, doubts = _months_since_birth(header), []
     if told is None and re.fullmatch(r"\d{1,4}[YMWD]?", text):
-        doubts.append(Note("age_impossible", f"PatientAge is {text}, no age of a person"))
+        doubts.append(Note("age_impossible", f"PatientAge is {text}, which no person has"))
     elif re.fullmatch("0+Y?", text):  # below two years, DICOM counts months, weeks or days
-        doubts.append(Note("age_unclear", "PatientAge is 0 years, which devices write where they know none"))
+        doubts.append(Note("age_unclear", "PatientAge is 0 years, which devices also write when the age is unknown"))
         years = None
     if months is None or months > 12 * OLDEST:  # 1900 stands for no date of birth
         return years, doubts
@@ -212,7 +212,7 @@ def _age(header: Dataset) -> tuple[float | None, list[Note]]:
         # as PatientAge is written: an exact age would give the date of birth away
         years = float(months // 12) if months >= 24 else months / 12
     elif abs(years + 0.5 - months / 12) > 1.5:
-        doubts.append(Note("age_contradicts_birth", "PatientAge is not the age that the date of birth gives"))
+        doubts.append(Note("age_contradicts_birth", "PatientAge and the date of birth disagree"))
     return years, doubts
 
 

@@ -2,13 +2,13 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 """Walk the files of a source, looking through zip and tar archives without unpacking them.
 
-Nothing is written, no link in an archive is followed, and one file at a time is in memory, whatever an archive claims.
-A file that cannot be used keeps its place in the walk and says why; an archive that cannot be read to its end, or
+Nothing is written, no link in an archive is followed, and only one file at a time is in memory, whatever an archive
+claims. A file that cannot be used is still listed, with the reason. An archive that cannot be read to its end, or that
 inflates out of all proportion, ends the walk.
 
-Python's zipfile and tarfile read. What stands between is our own because fsspec's file systems over them read a whole
-tar before they give its first file, follow its links, keep one of several files of a name, and set no limit to what a
-file claims or inflates to.
+Python's zipfile and tarfile do the reading. The layer above them is our own, because fsspec's archive file systems read
+a whole tar before they give its first file, follow its links, keep only one of several files with the same name, and
+set no limit to what a file claims or inflates to.
 """
 
 import errno
@@ -88,9 +88,9 @@ def is_archive(path: PurePath) -> bool:
 class Tree:
     """The files below `root`, archives looked through.
 
-    `listed` gives `path` and `fault` of the members of archives that need not be read again, by the archive's path
-    relative to `root`. `walked` is the same of the tars of this walk, when it has come to its end, but for those with a
-    path that another file has too.
+    `listed`: `path` and `fault` of the members of archives that need not be read again, by the archive's path relative
+    to `root`. `walked`: the same for the tars of this walk, once it has ended; tars in which a member has the path of
+    another file are left out.
     """
 
     def __init__(self, root: Path, listed: Mapping[str, Sequence[tuple[str, str]]] | None = None) -> None:
@@ -324,9 +324,7 @@ def _read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
             # in pieces, since zipfile inflates as much as it is asked for before it looks at the size that is claimed
             return b"".join(iter(partial(file.read, CHUNK), b""))
     except DAMAGE:  # their words quote the member's name
-        raise ImageError(
-            "damaged in its zip archive: it cannot be unpacked, or not to the bytes it was made of"
-        ) from None
+        raise ImageError("damaged in its zip archive: it cannot be unpacked, or its checksum is wrong") from None
 
 
 class _Gzip(gzip.GzipFile):

@@ -1,7 +1,7 @@
 """Bring remote files to disk: resumed, retried, checked, and never half-written under their final name.
 
-Libraries do part of this. pooch does not resume; kagglehub and pypdl append whatever answers a request for a range, be
-it another file by now; none waits as long as a server asks.
+Libraries do only part of this. pooch does not resume. kagglehub and pypdl append whatever the server sends for a range,
+even if the file has changed since. None of them waits as long as a server asks.
 """
 
 import errno
@@ -69,7 +69,8 @@ class Remote:
     """One file to fetch: `name` is its path below the source's folder, `shown` its address without secrets.
 
     `open_at(start, validator)` asks for the bytes from `start` if the file still has this validator, else for all of
-    them. It raises Interrupted for what may pass and SourceError for what will not. `size`: where a listing told it.
+    them. It raises Interrupted for a fault that may pass, and SourceError for one that will not. `size`: as a listing
+    states it.
     """
 
     name: str
@@ -211,7 +212,7 @@ def _continue(part: _Part, bar: tqdm, where: str) -> None:
     if not reply.framed and part.remote.sha256 is None and not is_archive(Path(part.remote.name)):
         _forget(part)
         raise SourceError(
-            f"{where}: {part.remote.shown} states no length, so nothing tells whether all of it came; "
+            f"{where}: {part.remote.shown} states no length, so nobody can tell whether all of it came; "
             "give its digest: {url: ..., sha256: ...}"
         )
 
@@ -235,7 +236,7 @@ def _insist(attempt: Callable[[], T], kept: Callable[[], int], remote: Remote, w
                 asked = f" and asks to wait {wait_s:.0f} s" if fault.retry_after_s else ""
                 raise SourceError(
                     f"{where}: {remote.shown} {fault}{asked}, after {failures} attempts without a new byte; "
-                    f"run again later, {kept() / 1e6:,.1f} MB of it are kept"
+                    f"run again later; the {kept() / 1e6:,.1f} MB that came are kept"
                 ) from fault
             tqdm.write(f"{remote.name}: {fault}; again in {wait_s:.0f} s", file=sys.stderr)
             sleep(wait_s)

@@ -122,8 +122,8 @@ def drift_verdict(
 ) -> DriftVerdict:
     """Conclude from one p-value per tested column (Bonferroni).
 
-    Each of m columns is tested at alpha / m, and one drifted column is drift: without drift the probability of a
-    false alarm per report is at most alpha, however the columns depend on each other.
+    Each of m columns is tested at alpha / m, and one drifted column means drift. If nothing has drifted, the
+    probability of a false alarm per report is at most alpha, however the columns depend on each other.
     """
     threshold = alpha / len(p_values) if p_values else None
     columns = [

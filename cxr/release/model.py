@@ -136,13 +136,13 @@ def age_note(age_years: float | None, trained: TrainAges) -> Note | None:
     months = round(age_years * 12)
     says = f"the header says {_years(age_years)} years" if age_years >= 2 else f"the header says {months} months"
     if trained.youngest is None or trained.oldest is None:
-        unknown = "no film that the model was trained on states an age, so it is unknown whether any was of this age"
+        unknown = "no training film states an age, so nobody knows whether the model has seen this age"
         return Note("age_unknown_in_training", f"{says}; {unknown}")
     if trained.youngest <= age_years <= trained.oldest:
         return None
     return Note(
         "age_outside_training",
-        f"{says}; the films that the model was trained on and that state an age are of "
+        f"{says}; the training films that state an age are of "
         f"{_years(trained.youngest)} to {_years(trained.oldest)} years",
     )
 

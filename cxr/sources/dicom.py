@@ -101,7 +101,7 @@ def _read_table(tree: Tree, params: DicomSource) -> tuple[str, list[Row]]:
             with _unnamed(f"{tree.root}: {params.table} cannot be read as a table with {' and '.join(columns)}"):
                 tables.append((member.path, read_csv(member, columns)))
     if len(tables) != 1:
-        raise SourceError(f"{tree.root}: {len(tables) or 'no'} files {params.table}; sources names the one with labels")
+        raise SourceError(f"{tree.root}: {len(tables) or 'no'} files {params.table}; `table` must name exactly one")
     return tables[0]
 
 

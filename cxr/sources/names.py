@@ -11,9 +11,9 @@ SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff", ".bmp", ".dic")  # a table may nam
 
 
 class Names:
-    """Files by every way in which one of `cells` names them: whole or from any folder on, with or without extension.
+    """Files by every name that one of `cells` may use: the whole path or its end, with or without extension.
 
-    A cell may also begin above the source, where it ends in the whole path of a file in a folder.
+    A cell may also begin above the source, if it ends in the whole path of a file that is in a folder.
     """
 
     def __init__(self, paths: Iterable[str], cells: Iterable[str]) -> None:

@@ -206,9 +206,9 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> tuple[dict[str, l
 def by_key(
     rows: Iterable[Row], key: Callable[[Row], str], said: Iterable[str], shown: Callable[[str], str] = str
 ) -> tuple[dict[str, Row], list[SetAside]]:
-    """One row for each key, and the rows that cannot be used, a key's second and further ones among them.
+    """One row for each key, and the rows that cannot be used. Repeated rows of a key are among the latter.
 
-    Rows of one key that differ in the columns `said` are all set aside: which of them is right cannot be told.
+    If the rows of a key differ in the columns `said`, all of them are set aside: nobody can tell which one is right.
     `shown`: how a key may be named in reports.
     """
     groups, left_out = grouped(rows, key)

@@ -303,8 +303,8 @@ def _read_tables(tree: Tree, params: TableSource) -> Tables:
         if len(found) != 1:
             several = f": {found[0].path}, {found[1].path}" if found else ""
             raise SourceError(
-                f"{tree.root}: {len(found) or 'no'} files {name}{several}; params.yaml names one, by more of its path "
-                "if need be"
+                f"{tree.root}: {len(found) or 'no'} files {name}{several}; params.yaml must name "
+                "exactly one; give more of its path if needed"
             )
     where = {found[0].path for found in members.values()}
     first = [row for name in params.tables for row in read[name]]

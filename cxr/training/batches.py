@@ -29,9 +29,9 @@ class Images(Protocol):
 class Batches(keras.utils.PyDataset):
     """Shuffled, augmented batches of one epoch after another: images, targets and weights.
 
-    What a batch holds depends on seed, epoch and index alone, and not on the threads that prepare it; OpenCV, which
-    does most of the work, lets them run side by side. Keras's own workers are not used: under JAX they feed what was
-    prepared before the first epoch into it.
+    A batch depends on seed, epoch and index alone, not on the threads that prepare it. The threads run side by side,
+    because OpenCV does most of the work. Keras's own workers are not used: under JAX they feed batches that were
+    prepared before the first epoch into that epoch.
 
     `images`: uint8 (n, size, size) when indexed. `labels`: int (n,). `copies`: how often an epoch shows each image.
     `weights`: float (n,), of each image in the loss. A batch: uint8 (k, size, size, 1), float32 (k, classes) and

@@ -3,8 +3,8 @@
 """What a killed training needs to go on after its last whole epoch, and to end as if it had not been killed.
 
 Keras's `BackupAndRestore` keeps the weights and the optimizer, but neither the seeds of dropout nor what the other
-callbacks have counted (patience, the lowest val loss), and it writes weights and epoch one behind the other over the
-old ones: a run killed in between goes on with files that do not belong together.
+callbacks have counted (patience, the lowest val loss), and it overwrites first the weights, then
+the epoch: after a kill between the two, a run would go on with files that do not belong together.
 """
 
 import json

@@ -2,8 +2,8 @@
 
 One machine, TensorFlow: `MirroredStrategy` over its GPUs. One machine or several, JAX: data parallelism over all
 devices of all processes, since `fit` of Keras 3 does not work under TensorFlow's `MultiWorkerMirroredStrategy`. The
-batch of `params.yaml` is that of all devices together, so that the losses are those of one device; but for batch norm,
-whose statistics TensorFlow takes on each device alone.
+batch size in `params.yaml` is that of all devices together, so the losses are those of one device. Batch norm is the
+exception: TensorFlow takes its statistics on each device alone.
 
 Every machine starts the same command with CXR_PROCESSES (how many), CXR_PROCESS (its number, from 0) and
 CXR_COORDINATOR (host:port of number 0). These are facts of a cluster and not of the experiment, so they stand in the

@@ -79,7 +79,7 @@ def ingest(source: str, reading: SourceParams, params: IngestParams, raw: Path, 
     for line in told(source, words_not_understood(rejected)):
         print(line)
     if unused:
-        print(f"{source}: {unused} changed or removed files still lie in the shards; delete {folder} to start clean")
+        print(f"{source}: the shards still hold {unused} changed or removed files; delete {folder} to start clean")
 
 
 def recipe(params: IngestParams) -> dict:

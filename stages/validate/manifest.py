@@ -34,7 +34,7 @@ def expectations(task: TaskName, params: ValidateParams) -> dict[str, list["Expe
                 notes="one schema, in cxr/dataset/manifest.py",
             ),
             e.ExpectColumnValuesToBeUnique(column="image_id", notes="a row is an image"),
-            e.ExpectColumnValuesToBeUnique(column="sha256", notes="the same file twice counts one patient twice"),
+            e.ExpectColumnValuesToBeUnique(column="sha256", notes="a file that is in twice counts a patient twice"),
             e.ExpectColumnValuesToBeInSet(
                 column="label", value_set=list(TASKS[task].classes), notes="the task's classes"
             ),
@@ -79,14 +79,14 @@ def expectations(task: TaskName, params: ValidateParams) -> dict[str, list["Expe
                 column="sources",
                 min_value=params.min_sources_per_class,
                 severity="warning",
-                notes="a class of one source can be told by its source, without looking at the lungs",
+                notes="the model can tell the class by its source, without looking at the lungs",
             ),
         ],
     }
     if TASKS[task].localises:
         suites["masks"] = [
             e.ExpectColumnValuesToBeInSet(
-                column="mask", value_set=[TASKS[task].region], notes="a mask of something else teaches this"
+                column="mask", value_set=[TASKS[task].region], notes="a mask of another region teaches the wrong thing"
             ),
             e.ExpectColumnValuesToNotBeNull(column="mask", notes="an image without a mask teaches nothing"),
             e.ExpectColumnValuesToBeBetween(

@@ -41,7 +41,7 @@ def expectations(sources: Iterable[str], params: ValidateParams) -> dict[str, li
             e.ExpectColumnValuesToBeBetween(
                 column="unreadable_share",
                 max_value=params.max_unreadable_share,
-                notes="one broken file is a broken file, many are a broken download",
+                notes="so many broken files mean a broken download",
             ),
             e.ExpectColumnValuesToBeBetween(
                 column="rejected_share",
@@ -51,7 +51,7 @@ def expectations(sources: Iterable[str], params: ValidateParams) -> dict[str, li
             e.ExpectColumnValuesToBeBetween(
                 column="odd_share",
                 max_value=params.max_odd_share,
-                notes="one image near black or white is an odd image, many were decoded wrongly",
+                notes="so many images near black or white were probably decoded wrongly",
             ),
             e.ExpectColumnValuesToBeBetween(
                 column="images_per_patient",
@@ -72,10 +72,10 @@ def expectations(sources: Iterable[str], params: ValidateParams) -> dict[str, li
                 column="patient_id", notes="an unknown patient cannot be kept in one split"
             ),
             e.ExpectColumnValuesToMatchRegex(
-                column="patient_id", regex=NAMED_PATIENT, notes="a placeholder makes one patient of many"
+                column="patient_id", regex=NAMED_PATIENT, notes="a placeholder turns many patients into one"
             ),
-            e.ExpectColumnValuesToNotBeNull(column="sha256", notes="a copy is found by it"),
-            e.ExpectColumnValuesToMatchRegex(column="sha256", regex=SHA256, notes="a copy is found by it"),
+            e.ExpectColumnValuesToNotBeNull(column="sha256", notes="copies are found by it"),
+            e.ExpectColumnValuesToMatchRegex(column="sha256", regex=SHA256, notes="copies are found by it"),
             e.ExpectColumnValuesToBeUnique(
                 column="sha256",
                 severity="warning",
@@ -85,7 +85,7 @@ def expectations(sources: Iterable[str], params: ValidateParams) -> dict[str, li
                 column="findings", regex=r"\S", severity="warning", notes="an image without a finding has no label"
             ),
             e.ExpectColumnValuesToBeInSet(
-                column="published_split", value_set=list(SPLITS), notes="assemble honours a published test list"
+                column="published_split", value_set=list(SPLITS), notes="assemble keeps a published test list"
             ),
             e.ExpectColumnValuesToBeInSet(
                 column="view_position",
@@ -106,16 +106,16 @@ def expectations(sources: Iterable[str], params: ValidateParams) -> dict[str, li
                 column="laterality", value_set=["L", "R", "U"], severity="warning", notes="as in DICOM"
             ),
             e.ExpectColumnValuesToNotBeNull(
-                column="licence", severity="warning", notes="what is not licensed may not be used by everyone"
+                column="licence", severity="warning", notes="without a licence, not everyone may use the image"
             ),
             e.ExpectColumnValuesToBeBetween(
-                column="width", min_value=params.min_side, severity="warning", notes="smaller, nothing is seen in it"
+                column="width", min_value=params.min_side, severity="warning", notes="too small to see anything"
             ),
             e.ExpectColumnValuesToBeBetween(
-                column="height", min_value=params.min_side, severity="warning", notes="smaller, nothing is seen in it"
+                column="height", min_value=params.min_side, severity="warning", notes="too small to see anything"
             ),
             e.ExpectColumnValuesToBeBetween(
-                column="bits", min_value=8, max_value=16, severity="warning", notes="fewer have lost the lungs"
+                column="bits", min_value=8, max_value=16, severity="warning", notes="with fewer bits the lungs are lost"
             ),
             e.ExpectColumnValuesToBeBetween(
                 column="content_score",
@@ -138,7 +138,7 @@ def expectations(sources: Iterable[str], params: ValidateParams) -> dict[str, li
                 column="images",
                 max_value=params.max_images_per_patient,
                 severity="warning",
-                notes="an id of very many images is rather a placeholder than a patient",
+                notes="an id with very many images is probably a placeholder, not a patient",
             ),
             e.ExpectColumnValuesToBeBetween(
                 column="sexes", max_value=1, severity="warning", notes="two patients share the id, or a row is wrong"

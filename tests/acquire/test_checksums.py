@@ -45,7 +45,7 @@ def test_what_came_first_is_enforced_until_a_person_lets_go(place, server):
     (place.raw / "a.csv").unlink()
     sentence = (
         rf"^sources\.nih\.origin: a\.csv has the sha256 {sha256(new)}, expected {sha256(old)}: .*; run again, "
-        rf"or delete its line in {place.checksums} to accept what now comes$"
+        rf"or delete its line in {place.checksums} to accept the new file$"
     )
     for _ in range(2):
         with pytest.raises(SourceError, match=sentence):

@@ -75,7 +75,7 @@ def interrupt(place: Place, server: Loopback, served: Served) -> None:
     """Leave half of a file, as a run that gave up does."""
     server.files["/a.csv"] = served
     served.faults = deque([Fault(), Fault(drop_at=0.5), *[Fault(status=503)] * download.ATTEMPTS])
-    with pytest.raises(SourceError, match=r"answered 503 .*run again later, 0\.0 MB of it are kept"):
+    with pytest.raises(SourceError, match=r"answered 503 .*run again later; the 0\.0 MB that came are kept"):
         place.acquire(f"{server.url}/a.csv")
     assert place.left() == ["a.csv.part", "a.csv.part.json"]
     assert not place.raw.exists()
@@ -135,7 +135,7 @@ def test_giving_up_says_how_to_go_on_and_keeps_what_came(place, server, waits):
     served = server.files["/a.csv"] = Served(data, faults=deque(faults))
     sentence = (
         r"^sources\.nih\.origin: http://127.*/a\.csv broke off .* after 6 attempts without a new byte; "
-        r"run again later, 1\.5 MB of it are kept$"
+        r"run again later; the 1\.5 MB that came are kept$"
     )
     with pytest.raises(SourceError, match=sentence):
         place.acquire(f"{server.url}/a.csv")
@@ -244,7 +244,7 @@ def test_messages_and_notes_hold_no_secret(place, server):
 def test_the_disk_is_asked_before_the_first_byte(place, server, monkeypatch):
     server.files = {f"/{name}.csv": Served(b"x" * 5_000_000) for name in "ab"}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 7_000_000))
-    sentence = r"sources\.nih\.origin: 10 MB are to come, 7 MB are free on the disk of .*; free 3 MB and run again$"
+    sentence = r"sources\.nih\.origin: the download needs 10 MB, the disk of .* has 7 MB free; free 3 MB and run again$"
     with pytest.raises(SourceError, match=sentence):
         place.acquire([f"{server.url}/a.csv", f"{server.url}/b.csv"])
     assert place.left() == []

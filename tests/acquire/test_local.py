@@ -69,7 +69,7 @@ def test_a_link_to_nothing_stops_no_other_origin(tmp_path, place, server):
     [
         (lambda path: None, r"absent does not exist; give `demo`, an address, or a directory or an archive$"),
         (lambda path: path.mkdir(), r"holds no file"),
-        (lambda path: path.write_text("x"), r"is no directory and none of \.zip"),
+        (lambda path: path.write_text("x"), r"is not a directory and not one of \.zip"),
         (lambda path: path.symlink_to("nowhere"), r"does not exist"),
     ],
 )
@@ -93,7 +93,7 @@ def test_an_origin_that_would_be_replaced_is_refused(place):
 def test_a_list_holds_archives_and_no_directories(tmp_path, place):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    with pytest.raises(SourceError, match=r"/a is a directory; it must be the only origin"):
+    with pytest.raises(SourceError, match=r"/a is a directory; make it the only origin"):
         place.acquire([str(tmp_path / "a"), str(tmp_path / "b")])
     for name in ("a", "b"):
         (tmp_path / name / "x.zip").write_bytes(zipped())

@@ -72,4 +72,4 @@ def test_the_card_tells_overlaps(tmp_path):
     assert "| test | 5 | 0.533 (0.400 to 0.600) | 0.500 (0.300 to 0.700) |" in text
     assert "Operating points (of a pixel): Background ≥ 0.500, Lungs ≥ 0.500" in text
     assert "AUROC" not in text
-    assert "no measure of volume" in text
+    assert "measures neither volume nor severity" in text

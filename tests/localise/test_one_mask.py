@@ -92,7 +92,7 @@ def test_several_boxes_may_overlap_and_none_is_an_empty_mask():
     [
         (
             png(np.full((100, 100), 255, np.uint8)),
-            r"has 100x100 pixels, its image 120x100: not the same",
+            r"has 100x100 pixels, its image 120x100: the shapes differ",
         ),
         (png(film(0)[1] // 255), r"brightest grey level is 1; 0 outside and 255 inside are expected"),
         (png(film(0)[1])[:300], r"."),
