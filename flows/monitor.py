@@ -197,6 +197,7 @@ def page_values(watched: Watched, current: pd.DataFrame, reference: pd.DataFrame
         "changes": drift_report.what_changed(verdict.columns),
         "unmet": [{"kind": r.severity, "text": in_short(r), "sentence": r.sentence} for r in watched.unmet],
         "pictures": drift_report.pictures(verdict, current, reference),
+        "sentence": watched.sentence(),
         "how_to_read": drift_report.how_to_read(verdict),
         "heads": HEADINGS,
         "rows": [cells(column) for column in verdict.columns],

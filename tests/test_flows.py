@@ -255,6 +255,7 @@ def test_page_and_verdict_agree(released: Path) -> None:
     page = (folder / "report.html").read_text()
     assert "The images have changed: 1 of 13 measures differ." in page
     assert page.index("The images are darker: mean grey level ") < page.index("P-values")
+    assert page.index("P-values") < page.index(verdict.sentence())  # the run's message is found on its page
     assert page.count(">changed<") == 1
     assert "window: versions must be at most 1: 1 of 1 row fails" in page
     evidently = (folder / monitor.EVIDENTLY).read_text()
