@@ -340,6 +340,7 @@ def test_opacity_is_a_share_and_stays_inside_the_lungs():
         assert opacity[chest.mask == 0].max() == 0
 
 
+@pytest.mark.heavy
 def test_brightness_does_not_tell_the_class():
     cases = list(islice(kermany_cases(SEED), 100))
     means = [draw_case(SEED, case).mean() for case in cases]

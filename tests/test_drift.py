@@ -131,6 +131,7 @@ def test_order_of_images_changes_nothing(seed: int, n: int, shift: float) -> Non
     assert [c.shift_sd for c in first.columns] == pytest.approx([c.shift_sd for c in second.columns])
 
 
+@pytest.mark.heavy
 def test_false_alarms_stay_within_alpha() -> None:
     """400 windows without drift, correlated columns; 0.05 + 3 standard errors is 0.083."""
     rng = np.random.default_rng(7)

@@ -44,6 +44,7 @@ def test_the_search_finds_what_comparing_all_with_all_finds(seed, distances, bit
     }
 
 
+@pytest.mark.heavy
 def test_a_crowd_of_near_equal_codes_is_connected_with_few_pairs():
     rng = np.random.default_rng(0)
     n = 3000

@@ -207,7 +207,7 @@ def write_log(n: int, seed: int, darker: float = 0, version: str = "v1", at: dat
 
 
 @pytest.fixture
-def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def released(heavy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a release's facts, its reference and no log yet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CXR_PREDICTION_LOG", raising=False)

@@ -219,6 +219,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
+@pytest.mark.heavy
 def test_bombs_take_little_time_and_memory(tmp_path: Path) -> None:
     """With the shipped limit on pixels, of which the largest image that it lets pass takes some bytes each."""
     side = int((load_params().ingest.pixels.max_megapixels * 1e6) ** 0.5)

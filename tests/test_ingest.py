@@ -24,6 +24,8 @@ from tests.tiny_sources import encode, picture, write_kermany, write_nih
 
 PARAMS = tiny_params()
 
+pytestmark = pytest.mark.heavy  # nearly every test starts a pool of processes
+
 
 def write_films(folder: Path, first: int, n: int, split: str = "train") -> None:
     """`n` small films of as many patients in Kermany's layout, written long ago by their clocks."""
@@ -67,7 +69,6 @@ def whole(films, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.heavy
 def test_dask_and_processes_give_the_same_bytes(films, whole, tmp_path):
     run(films, tmp_path / "kermany", executor="dask")
     assert contents(tmp_path / "kermany") == contents(whole)
@@ -113,7 +114,6 @@ def start_slow_run(raw: Path, out: Path) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.heavy
 def test_a_killed_run_goes_on_where_it_was_and_ends_the_same(films, whole, tmp_path):
     out = tmp_path / "kermany"
     process = start_slow_run(films, out)
@@ -134,7 +134,6 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_the_same(films, whole, tmp_p
     assert all((out / name).stat().st_mtime_ns == times[name] for name in facts)
 
 
-@pytest.mark.heavy
 def test_a_killed_worker_costs_nothing_but_time(films, whole, tmp_path):
     out = tmp_path / "kermany"
     process = start_slow_run(films, out)
@@ -154,7 +153,6 @@ def nothing() -> None:
     pass
 
 
-@pytest.mark.heavy
 def test_an_item_that_ends_its_worker_is_given_up_alone():
     backend = Processes(2, nothing)
     batches = [[0, 1], [2, -1, 3], [4], [5, 6], [7], [8], [9], [10], [11], [12], [13]]
@@ -163,7 +161,6 @@ def test_an_item_that_ends_its_worker_is_given_up_alone():
     assert results == [[-99 if item == -1 else 2 * item for item in batch] for batch in batches]
 
 
-@pytest.mark.heavy
 def test_workers_that_keep_dying_stop_the_run(monkeypatch):
     monkeypatch.setattr("cxr.executors.DEATHS", 4)
     with open_backend(PARAMS.ingest, nothing) as backend:

@@ -45,6 +45,7 @@ def logits_of(masks: np.ndarray, certainty: float = 40.0) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------- network
 
 
+@pytest.mark.heavy
 def test_the_unet_learns_a_step_is_exported_and_answers_alike(tmp_path):
     keras.utils.clear_session()
     images, masks = films(4)

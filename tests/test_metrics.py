@@ -58,10 +58,10 @@ def test_intervals_hold_the_measure_and_draw_patients():
     y_true = rng.integers(0, 2, 200)
     y_score = scores(np.clip(y_true * 0.3 + rng.uniform(0, 0.7, 200), 0, 1).tolist())
     accuracy = float((y_score.argmax(1) == y_true).mean())
-    by_image = bootstrap_interval(y_true, y_score, np.arange(200), CLASSES, 200, 0)["accuracy"]
-    by_patient = bootstrap_interval(y_true, y_score, np.arange(200) // 20, CLASSES, 200, 0)["accuracy"]
+    by_image = bootstrap_interval(y_true, y_score, np.arange(200), CLASSES, 60, 0)["accuracy"]
+    by_patient = bootstrap_interval(y_true, y_score, np.arange(200) // 20, CLASSES, 60, 0)["accuracy"]
     assert by_image[0] < accuracy < by_image[1]
-    assert by_image == bootstrap_interval(y_true, y_score, np.arange(200), CLASSES, 200, 0)["accuracy"]
+    assert by_image == bootstrap_interval(y_true, y_score, np.arange(200), CLASSES, 60, 0)["accuracy"]
     assert by_patient != by_image
 
 

@@ -142,6 +142,7 @@ def test_what_was_trained_in_bfloat16_answers_in_float32(name, dense):
     assert 0 < np.abs(low - full).max() < 0.05
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "precision"), [("cnn", "bfloat16"), ("squeezenet", "float32")])
 def test_equal_weights_are_an_equal_file_and_load_as_they_were(tmp_path, name, precision):
     """Of models built one behind the other, whose layers lie elsewhere in memory."""

@@ -412,6 +412,7 @@ def test_list_names_every_preset():
     assert [line.split()[0] for line in done.stdout.splitlines()] == NAMES
 
 
+@pytest.mark.heavy
 def test_wrong_arguments_are_one_sentence():
     for arguments, sentence in [
         (["nam2021"], "error: "), (["--data", "rax"], "invalid choice: 'rax'"), (["--seeds", "0"], "found 0, expected"),
@@ -429,6 +430,7 @@ def test_importing_it_costs_no_training_library():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.heavy
 def test_a_run_that_fails_says_why_and_leaves_no_record(repository):
     done = command("small", "--data", "raw", "-S", "sources.kermany.origin=/nowhere/films", cwd=repository)
     assert done.returncode == 1

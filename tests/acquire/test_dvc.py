@@ -14,6 +14,8 @@ from dvc.cli import main as dvc
 from tests.acquire.place import ROOT, state_of, zipped
 from tests.loopback_server import Served
 
+pytestmark = pytest.mark.heavy  # each test runs DVC
+
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch) -> Path:

@@ -15,7 +15,7 @@ def raw(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ingested(raw, tmp_path_factory) -> Path:
+def ingested(heavy, raw, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("images") / "covid"
     run(raw, out)
     return out

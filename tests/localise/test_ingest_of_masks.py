@@ -81,7 +81,6 @@ def test_pixels_are_the_same_bytes_without_masks(raw, ingested, tmp_path):
     assert {name: found[name] for name in pixels} == pixels
 
 
-@pytest.mark.heavy
 def test_dask_carries_masks_too(raw, ingested, tmp_path):
     run(raw, tmp_path / "covid", INGEST.model_copy(update={"executor": "dask"}))
     assert contents(tmp_path / "covid") == contents(ingested)
