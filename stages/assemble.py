@@ -13,7 +13,7 @@ from cxr.dataset.duplicates import find_duplicates, patient_faults
 from cxr.dataset.labels import NO_CLASS, SEVERAL, read_label, vocabulary_of
 from cxr.dataset.manifest import MANIFEST_COLUMNS, RECORD_COLUMNS, SPLITS, read_table, write_table
 from cxr.dataset.rejected import OF_A_CELL, most_common, told, words_not_understood
-from cxr.dataset.review import decide, read_reviewed, write_review
+from cxr.dataset.review import VERDICTS, decide, read_reviewed, write_review
 from cxr.dataset.splits import connect, fixed_test, patient_pairs, persons, split_groups
 from cxr.dataset.store import read_thumbs
 from cxr.errors import CxrError, plain_errors
@@ -52,7 +52,7 @@ def assemble(
     table["fixed"] = fixed_test(table, params)
     duplicates = find_duplicates(table, params.duplicates, thumbs_of)
     duplicates = decide(duplicates, read_reviewed(reviewed, table), table)
-    together = [duplicates.same, duplicates.unsure, patient_pairs(persons(table, sources))]
+    together = [duplicates.one_split, patient_pairs(persons(table, sources))]
     table["image"] = connect(len(table), duplicates.same)
     table["group"] = connect(len(table), np.concatenate(together))
     own_label = table["label"]
@@ -70,7 +70,7 @@ def assemble(
     report = {
         "task": task.name,
         "sources": account(table, rejected, words, patient_faults(table, duplicates.same), manifest, task),
-        "pairs": {verdict: int((duplicates.verdict == verdict).sum()) for verdict in ("same", "unsure", "different")},
+        "pairs": {verdict: int((duplicates.verdict == verdict).sum()) for verdict in ("unsure", *VERDICTS)},
         "used": len(manifest),
         "groups": len(group_sizes),
         "largest_group": int(group_sizes.max()),

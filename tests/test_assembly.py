@@ -367,7 +367,7 @@ def test_an_unsure_partner_of_a_test_image_is_in_no_split_and_one_of_train_stays
     ]
     unsure = SHIPPED.assemble.duplicates.model_dump() | {"same": 1.0}
     table, report = run(tmp_path, records, official_test=["kermany"], duplicates=unsure)
-    assert report["pairs"] == {"same": 0, "unsure": 2, "different": 0}
+    assert report["pairs"] == {"unsure": 2, "same": 0, "same-patient": 0, "different": 0}
     assert "nih/perhaps 00" not in table.index
     assert table.loc["nih/perhaps 10", "split"] == table.loc["kermany/10", "split"] != "test"
     assert report["sources"]["nih"]["left_out_at_assembly"] == {"linked to a kept test image": 1}
@@ -496,6 +496,10 @@ def test_a_person_decides_what_the_pixels_cannot(tmp_path):
     table, report = run(tmp_path, records, "kermany/00,nih/another film,different\n")
     assert {"kermany/00", "nih/another film"} <= set(table.index)
     assert report["pairs"]["different"] == 1
+    assert table.loc["kermany/00", "group"] != table.loc["nih/another film", "group"]
+    table, report = run(tmp_path, records, "kermany/00,nih/another film,same-patient\n")
+    assert report["pairs"]["same-patient"] == 1
+    assert table.loc["kermany/00", "group"] == table.loc["nih/another film", "group"]
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,10 @@ def reviewed(folder: Path, *lines: str) -> pd.DataFrame:
         (["", "a/1,a/9,same"], "line 3: a/9 is no image of these sources"),
         (["a/1,a/1,same"], "line 2: a/1 is paired with itself"),
         (["a/1,a/2,same", "a/2,a/1,different"], "line 3: says different, but .* line 2 says same"),
-        (["a/3,a/4,different"], "line 2: a/3 and a/4 are the same bytes"),
+        (["a/3,a/4,different"], "line 2: a/3 and a/4 have the same bytes"),
+        (["a/3,a/4,same-patient"], "line 2: a/3 and a/4 have the same bytes"),
         (["a/1,a/2,same", "a/2,a/3,same", "a/1,a/3,different"], "line 4: a/1 and a/3 .* both are joined to a/2"),
+        (["a/1,a/2,same", "a/2,a/3,same", "a/1,a/3,same-patient"], "line 4: a/1 and a/3 .* both are joined to a/2"),
     ],
 )
 def test_a_decision_that_cannot_be_followed_is_refused(tmp_path, lines, sentence):
@@ -191,6 +193,9 @@ def test_a_decision_joins_and_parts(tmp_path):
     assert decided.same.tolist() == [[0, 3]]
     assert decided.unsure.tolist() == [[1, 2]]
     assert decided.verdict.tolist() == ["different", "unsure", "same"]
+    decided = decide(found, reviewed(tmp_path, "a/1,a/2,same-patient", "a/3,a/2,different"), RECORDS)
+    assert decided.same.tolist() == []
+    assert decided.one_split.tolist() == [[0, 1]]
 
 
 def test_the_review_page_shows_the_pairs_and_speaks_to_nobody(chests, params, tmp_path):

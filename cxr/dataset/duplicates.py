@@ -32,10 +32,10 @@ MAX_SCALE, MAX_SHIFT = 0.25, 0.15  # that registration may find between two copi
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Pairs that show one image or may do.
+    """Pairs that show one image or may do, and those that a person says are of one patient.
 
     `correlation`: float32 (n,), of the thumbs; 1 where the bytes are the same, NaN where only a person said so.
-    `verdict`: object (n,): `same`, `unsure` (for the review list) or `different` (a person's, against the pixels).
+    `verdict`: object (n,): `same`, `unsure` (for the review list), or a person's `same-patient` and `different`.
     """
 
     pairs: Pairs
@@ -49,6 +49,11 @@ class Duplicates:
     @property
     def unsure(self) -> Pairs:
         return self.pairs[self.verdict == "unsure"]
+
+    @property
+    def one_split(self) -> Pairs:
+        """Those that must not be divided between splits."""
+        return self.pairs[self.verdict != "different"]
 
 
 def find_duplicates(records: pd.DataFrame, params: DuplicateParams, thumbs_of: ThumbsOf) -> Duplicates:

@@ -16,12 +16,12 @@ from cxr.files import write_csv
 from cxr.pages import write_page
 
 COLUMNS = ["image_a", "image_b", "verdict"]
-VERDICTS = ("same", "different")
+VERDICTS = ("same", "same-patient", "different")
 SHOWN = 200  # pairs of each part of the page: 2 MB
 
 
 def read_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Number and cells of each line of a CSV of image_a, image_b and verdict (same | different), empty lines left out.
+    """Number and cells of each line of a CSV of image_a, image_b and verdict (VERDICTS), empty lines left out.
 
     Raises CxrError for a line of anything else.
     """
@@ -34,7 +34,7 @@ def read_lines(path: Path) -> list[tuple[int, list[str]]]:
             if len(cells) != len(COLUMNS) or cells[2] not in VERDICTS:
                 raise CxrError(
                     f"{path} line {reader.line_num}: found {','.join(cells)!r}, expected image_a,image_b and one of "
-                    f"{VERDICTS}"
+                    f"{', '.join(VERDICTS)}"
                 )
             lines.append((reader.line_num, cells))
     return lines
@@ -68,9 +68,10 @@ def read_reviewed(path: Path, records: pd.DataFrame) -> pd.DataFrame:
 
 
 def decide(duplicates: Duplicates, reviewed: pd.DataFrame, records: pd.DataFrame) -> Duplicates:
-    """Replace the pixels' verdicts by a person's: `same` joins a pair, `different` separates it.
+    """Replace the pixels' verdicts by a person's.
 
-    Raises CxrError if two images that must be different have the same bytes, or stay joined through a third image.
+    `same` is one image, `same-patient` two images that stay in one split, `different` two images that need not.
+    Raises CxrError if two images that must be two have the same bytes, or stay joined through a third image.
     """
     said = {
         (a, b): verdict for a, b, verdict in zip(*(reviewed[c] for c in ("first", "second", "verdict")), strict=True)
@@ -85,16 +86,16 @@ def decide(duplicates: Duplicates, reviewed: pd.DataFrame, records: pd.DataFrame
         np.concatenate([duplicates.correlation, np.full(len(new), np.nan, np.float32)]),
         np.concatenate([verdict, np.array([said[pair] for pair in new], object)]),
     )
-    for row in reviewed[reviewed["verdict"] == "different"].itertuples():
+    for row in reviewed[reviewed["verdict"] != "same"].itertuples():
         a, b = records["image_id"].iloc[[row.first, row.second]]
         if records["sha256"].iloc[row.first] == records["sha256"].iloc[row.second]:
-            raise CxrError(f"{row.where}: {a} and {b} are the same bytes and cannot be different")
+            raise CxrError(f"{row.where}: {a} and {b} have the same bytes and are one image")
         between = _joined_through(decided.same, row.first, row.second, len(records))
         if between is not None:
             c = records["image_id"].iloc[between]
             raise CxrError(
-                f"{row.where}: {a} and {b} are said to be different, but both are joined to {c}; "
-                f"say which of the two {c} differs from as well"
+                f"{row.where}: {a} and {b} are said to be two images, but both are joined to {c}; "
+                f"say from which of the two {c} differs as well"
             )
     return decided
 
@@ -138,20 +139,22 @@ def write_review(
             "The pixels do not tell. Mostly these are two films of one patient, taken soon after each other. "
             "Until you decide, both are kept, in one split.",
             pairs[unsure & ~by_person],
+            True,
         ),
         (
             "Taken as the same image",
             "The least alike come first. Of each set of copies one is kept. Files with the same bytes are not shown.",
             pairs[same & ~by_person].iloc[::-1],
+            False,
         ),
-        ("Decided before", "You can change what was decided.", pairs[by_person]),
+        ("Decided before", "You can change what was decided.", pairs[by_person], True),
     ]
     write_page(
         folder / "index.html",
         "review.html",
         {
             "title": "Near-duplicates",
-            "parts": [_part(title, text, rows, table, thumbs_of) for title, text, rows in parts],
+            "parts": [_part(*part, table, thumbs_of) for part in parts],
             "earlier": earlier,
             "saved_as": reviewed_path.name,
             "saved_at": reviewed_path.as_posix(),
@@ -159,7 +162,10 @@ def write_review(
     )
 
 
-def _part(title: str, text: str, pairs: pd.DataFrame, table: pd.DataFrame, thumbs_of: ThumbsOf) -> dict:
+def _part(
+    title: str, text: str, pairs: pd.DataFrame, asked: bool, table: pd.DataFrame, thumbs_of: ThumbsOf
+) -> dict:
+    """`asked`: whether a person is to decide, so that the pairs count as work to do."""
     shown = pairs.iloc[:SHOWN]
     count = f"{len(pairs):,}" if len(shown) == len(pairs) else f"{len(shown)} of {len(pairs):,}; all are in pairs.csv"
     rows = table.iloc[shown[["first", "second"]].to_numpy().ravel()]
@@ -174,7 +180,7 @@ def _part(title: str, text: str, pairs: pd.DataFrame, table: pd.DataFrame, thumb
         }
         for i, pair in enumerate(shown.itertuples())
     ]
-    return {"title": title, "count": count, "text": text, "pairs": cards}
+    return {"title": title, "count": count, "text": text, "asked": asked, "pairs": cards}
 
 
 def _film(row: dict, thumb: np.ndarray) -> dict:

@@ -30,8 +30,9 @@ function show() {
       if (button.dataset.verdict === "") button.disabled = verdict === "";
     }
   }
-  document.getElementById("done").textContent = cards.filter((card) => card.dataset.verdict).length;
-  document.getElementById("all").textContent = cards.length;
+  const asked = cards.filter((card) => "asked" in card.dataset);
+  document.getElementById("done").textContent = asked.filter((card) => card.dataset.verdict).length;
+  document.getElementById("all").textContent = asked.length;
   const changes = [...decided].filter(([key, verdict]) => verdict !== (before.get(key) || "")).length;
   document.getElementById("save").disabled = changes === 0;
   document.getElementById("unsaved").textContent = changes ? `${changes} not in the file yet` : "";
@@ -96,7 +97,7 @@ document.addEventListener("keydown", (event) => {
     move(event.key === "ArrowDown" ? 1 : -1);
     return;
   }
-  const verdict = { s: "same", d: "different", u: "" }[event.key.toLowerCase()];
+  const verdict = { s: "same", p: "same-patient", d: "different", u: "" }[event.key.toLowerCase()];
   const card = document.activeElement.closest(".pair");
   if (verdict === undefined || !card) return;
   decide(card, verdict);
