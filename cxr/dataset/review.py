@@ -162,9 +162,7 @@ def write_review(
     )
 
 
-def _part(
-    title: str, text: str, pairs: pd.DataFrame, asked: bool, table: pd.DataFrame, thumbs_of: ThumbsOf
-) -> dict:
+def _part(title: str, text: str, pairs: pd.DataFrame, asked: bool, table: pd.DataFrame, thumbs_of: ThumbsOf) -> dict:
     """`asked`: whether a person is to decide, so that the pairs count as work to do."""
     shown = pairs.iloc[:SHOWN]
     count = f"{len(pairs):,}" if len(shown) == len(pairs) else f"{len(shown)} of {len(pairs):,}; all are in pairs.csv"
