@@ -9,6 +9,7 @@ Great Expectations judge the images and answers one by one (`checks.incoming`), 
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import chdir
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,7 @@ REFERENCE = Path("models/release/reference.parquet")
 RELEASE = Path("models/release/release.json")
 REPORTS = Path("reports/drift")
 NAMED_FAULTS = 2  # that the one line spells out
+FOLDER = "%Y%m%dT%H%M%SZ"  # below REPORTS, the end of the window in UTC
 EVIDENTLY = "evidently.html"  # beside report.html
 KEPT_PAGES = (
     168  # Evidently's page holds 3.7 MB of script; a week of hourly ones is 0.6 GB. Verdicts are kept for ever.
@@ -51,11 +53,22 @@ HEADINGS = ["measure", "images", "p-value", "change of the mean, in standard dev
 
 @dataclass(frozen=True)
 class Watched:
-    """What one window gave: the verdict on drift, every expectation on what came in, and the folder written."""
+    """What one window gave: the verdict on drift, every expectation on what came in, and the folder written.
+
+    `version`: of the model. `now`: when the window ends. `first`: see `drift_report.first_seen`.
+    """
 
     drift: DriftVerdict
     incoming: list[Result]
     folder: Path
+    version: str
+    now: datetime
+    first: Mapping[str, datetime]
+
+    @property
+    def changes(self) -> list[str]:
+        """A sentence for each measure that changed."""
+        return drift_report.what_changed(self.drift.columns, self.first)
 
     @property
     def unmet(self) -> list[Result]:
@@ -80,7 +93,12 @@ class Watched:
     def to_dict(self) -> dict:
         """For JSON: the verdict on drift, and the expectations that are not met."""
         unmet = [result.to_dict() for result in self.unmet]
-        return self.drift.to_dict() | {"sentence": self.sentence(), "state": self.state, "unmet_expectations": unmet}
+        return self.drift.to_dict() | {
+            "sentence": self.sentence(),
+            "state": self.state,
+            "version": self.version,
+            "unmet_expectations": unmet,
+        }
 
 
 @flow(name="monitor", log_prints=True)
@@ -116,9 +134,11 @@ def watch(params: MonitorParams, limits: ValidateParams, now: datetime) -> Watch
     p_values = snapshot_p_values(snapshot) if snapshot else {}
     verdict = drift_verdict(p_values, current, reference, params.alpha, params.min_images, params.window_hours)
 
-    folder = REPORTS / now.strftime("%Y%m%dT%H%M%SZ")
+    folder = REPORTS / now.strftime(FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
-    watched = Watched(verdict, incoming, folder)
+    drifted = [column.column for column in verdict.columns if column.drifted]
+    first = drift_report.first_seen(drifted, earlier_verdicts(REPORTS, folder.name), version)
+    watched = Watched(verdict, incoming, folder, version, now, first)
     if snapshot:
         write_page(folder / "report.html", "drift.html", page_values(watched, current, reference))
         write_text(folder / EVIDENTLY, snapshot.get_html_str(as_iframe=False))
@@ -193,8 +213,8 @@ def page_values(watched: Watched, current: pd.DataFrame, reference: pd.DataFrame
         "title": "Drift report",
         "headline": headline,
         "kind": kind,
-        "window": drift_report.window(verdict),
-        "changes": drift_report.what_changed(verdict.columns),
+        "window": drift_report.window(verdict, watched.now),
+        "changes": watched.changes,
         "unmet": [{"kind": r.severity, "text": in_short(r), "sentence": r.sentence} for r in watched.unmet],
         "pictures": drift_report.pictures(verdict, current, reference),
         "sentence": watched.sentence(),
@@ -217,7 +237,7 @@ def markdown(watched: Watched) -> str:
     """The verdict for the Prefect UI."""
     verdict = watched.drift
     lines = [f"**{watched.sentence()}**", "", f"Written to `{watched.folder}`.", ""]
-    lines += [*(f"- {sentence}" for sentence in drift_report.what_changed(verdict.columns))]
+    lines += [f"- {sentence}" for sentence in watched.changes]
     if verdict.enough:
         table = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, verdict.columns)]
         lines += ["", drift_report.how_to_read(verdict), "", *(f"| {' | '.join(row)} |" for row in table)]
@@ -235,6 +255,13 @@ def cells(column: ColumnDrift) -> list[str]:
     """One row under HEADINGS."""
     shift = "constant in the reference" if column.shift_sd is None else f"{column.shift_sd:+.2f}"
     return [column.column, str(column.n_current), f"{column.p:.2g}", shift, "drift" if column.drifted else "no drift"]
+
+
+def earlier_verdicts(reports: Path, name: str) -> Iterator[tuple[datetime, dict]]:
+    """Time and verdict of every report before the folder `name`, the newest first, read one by one."""
+    for path in sorted(reports.glob("*/verdict.json"), reverse=True):
+        if path.parent.name < name:
+            yield datetime.strptime(path.parent.name, FOLDER).replace(tzinfo=UTC), json.loads(path.read_text())
 
 
 def drop_old_pages(reports: Path) -> None:

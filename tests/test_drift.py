@@ -1,6 +1,7 @@
 """The verdict's arithmetic, by hand and in its degenerate cases."""
 
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from scipy.stats import ks_2samp
 from cxr.dataset.manifest import DESCRIPTORS
 from cxr.release.drift import (
     NAMED_COLUMNS,
+    ColumnDrift,
     DriftVerdict,
     comparable_columns,
     drift_columns,
@@ -20,6 +22,7 @@ from cxr.release.drift import (
     log_table,
     standardised_shift,
 )
+from cxr.release.drift_report import first_seen, headline, pictures, what_changed
 
 CLASSES = ["Normal", "Pneumonia"]
 
@@ -153,3 +156,63 @@ def test_a_shift_of_one_sd_in_one_column_is_found() -> None:
         verdict = judge_ks(current, pd.DataFrame(rng.normal(size=(300, 13))))
         found += verdict.drift and verdict.columns[0].column == 4 and (verdict.columns[0].shift_sd or 0) < -0.5
     assert found >= 49
+
+
+# ---- the report ----------------------------------------------------------------------------------------------------
+
+
+def drifted(name: str, mean: float, reference: float, shift: float | None) -> ColumnDrift:
+    return ColumnDrift(name, 0.001, mean, reference, shift, 50, drifted=True)
+
+
+def test_what_changed_is_said_in_words_and_sizes_the_largest_first() -> None:
+    columns = [
+        drifted("mean", 112, 131, -0.9), drifted("score_Normal", 0.8, 0.5, 1.5), drifted("noise", 3, 3.01, -0.02),
+        drifted("aspect", 1.5, 1.333333, None), ColumnDrift("border", 0.5, 9, 8, 0.1, 50, drifted=False),
+    ]  # fmt: skip
+    assert what_changed(columns, {"mean": datetime(2026, 2, 28, 7, 5, tzinfo=UTC)}) == [
+        "The value is new: width divided by height 1.5, in the reference 1.33 for every image. This is new.",
+        "The model scores Normal higher: mean score of Normal 0.8, in the reference 0.5 (1.5 standard deviations "
+        "higher). This is new.",
+        "The images are darker: mean grey level 112, in the reference 131 (0.9 standard deviations lower). "
+        "Every report since 28 February 2026, 07:05 UTC says so.",
+        "The values are spread in another way, and their mean is nearly the same: noise in grey levels 3, "
+        "in the reference 3.01. This is new.",
+    ]
+
+
+def test_a_change_began_at_the_first_report_without_a_break() -> None:
+    def report(hour: int, *names: str, enough: bool = True, version: str | None = "v1") -> tuple[datetime, dict]:
+        columns = [{"column": name, "drifted": name in names} for name in ("mean", "noise", "border")]
+        verdict = {"enough": enough, "columns": columns if enough else [], "version": version}
+        return datetime(2026, 1, 1, hour, tzinfo=UTC), verdict
+
+    earlier = [
+        report(9, "mean", "noise"), report(8, enough=False), report(7, "mean"), report(6), report(5, "mean", "noise"),
+    ]  # fmt: skip
+    seen = first_seen(["mean", "noise", "border"], earlier, "v1")
+    assert {name: time.hour for name, time in seen.items()} == {"mean": 7, "noise": 9}
+    assert first_seen(["mean"], [], "v1") == {}
+    of_another = [report(9, "mean"), report(8, "mean", version="v0"), report(7, "mean")]
+    assert first_seen(["mean"], of_another, "v1")["mean"].hour == 9
+    assert first_seen(["mean"], [report(9), None], "v1") == {}  # it does not read on
+
+
+def test_the_headline_is_the_gravest_thing() -> None:
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
+    few = drift_verdict({}, table, table, 0.05, 30, 24)
+    calm, alarm = (drift_verdict({"a": p, "b": 1.0}, table, table, 0.05, 1, 24) for p in (0.5, 0.001))
+    assert [headline(verdict, 0)[1] for verdict in (few, calm, alarm)] == ["warning", "", "warning"]
+    assert headline(alarm, 2) == ("2 checks fail: mend this before you read on.", "critical")
+    assert headline(alarm, 0)[0] == "The images have changed: 1 of 2 measures differ."
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=30))
+def test_the_bars_of_a_picture_hold_every_image(values: list[float]) -> None:
+    current, reference = pd.DataFrame({"mean": values}), pd.DataFrame({"mean": values[::-1] * 2})
+    verdict = drift_verdict({"mean": 1.0}, current, reference, 0.05, 1, 24)
+    [picture] = pictures(verdict, current, reference)
+    assert picture["current"] == picture["reference"]  # shares, whatever the number of images
+    assert max(height for _, _, height in picture["current"]) == 72
+    assert all(0 <= x < 240 and y + height == pytest.approx(72, abs=0.11) for x, y, height in picture["current"])

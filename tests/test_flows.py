@@ -267,6 +267,18 @@ def test_page_and_verdict_agree(released: Path) -> None:
         assert loaded == []  # nothing comes from elsewhere
 
 
+def test_a_report_says_since_when(released: Path) -> None:
+    write_log(60, seed=2, darker=15)
+    for hours in range(3):
+        watched = monitor.watch(PARAMS, LIMITS, NOW + timedelta(hours=hours))
+    page = (watched.folder / "report.html").read_text()
+    assert "60 images from 28 February 2026, 14:00 UTC, to 1 March 2026, 14:00 UTC (24 hours)" in page
+    assert "Every report since 1 March 2026, 12:00 UTC says so." in page
+    assert "Every report since 1 March 2026, 12:00 UTC says so." in monitor.markdown(watched)
+    first = sorted(monitor.REPORTS.iterdir())[0]
+    assert "This is new." in (first / "report.html").read_text()
+
+
 def test_a_fault_in_what_came_in_is_stated_before_drift(released: Path) -> None:
     """In the state, the sentence, the page and the artifact; the run itself does not fail."""
     write_log(60, seed=2)

@@ -2,7 +2,8 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 """What a drift report says: what changed, in words and sizes, and a picture of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -31,10 +32,42 @@ BINS = 24
 WIDTH, HEIGHT = 240, 72  # of a picture, in its own units
 
 
-def what_changed(columns: Sequence[ColumnDrift]) -> list[str]:
-    """A sentence for each column that drifted, the largest change first."""
+def what_changed(columns: Sequence[ColumnDrift], first: Mapping[str, datetime]) -> list[str]:
+    """A sentence for each column that drifted, with since when, the largest change first. `first`: see `first_seen`."""
     drifted = [column for column in columns if column.drifted]
-    return [in_words(column) for column in sorted(drifted, key=lambda c: -abs(c.shift_sd or np.inf))]
+    return [
+        f"{in_words(column)} {_since(first.get(column.column))}"
+        for column in sorted(drifted, key=lambda c: -abs(c.shift_sd or np.inf))
+    ]
+
+
+def first_seen(
+    drifted: Iterable[str], earlier: Iterable[tuple[datetime, Mapping]], version: str
+) -> dict[str, datetime]:
+    """Column -> the earliest report of the unbroken row in which it drifted; one that drifts only now is not there.
+
+    `earlier`: the time and the verdict (`verdict.json`) of each report before this one, the newest first. It is read
+    no further than needed, and never beyond a report of another model version, whose reference was another. Reports of
+    too few images are passed over.
+    """
+    still, first = set(drifted), {}
+    for time, verdict in earlier if still else ():
+        if verdict.get("version") != version:
+            break
+        if verdict["enough"]:
+            still &= {column["column"] for column in verdict["columns"] if column["drifted"]}
+            first |= dict.fromkeys(still, time)
+        if not still:
+            break
+    return first
+
+
+def _since(first: datetime | None) -> str:
+    return "This is new." if first is None else f"Every report since {_time(first)} says so."
+
+
+def _time(time: datetime) -> str:
+    return f"{time.day} {time:%B %Y, %H:%M} UTC"
 
 
 def in_words(column: ColumnDrift) -> str:
@@ -42,9 +75,9 @@ def in_words(column: ColumnDrift) -> str:
     higher, lower, name = words_of(column.column)
     values = f"{name} {column.mean:.3g}, in the reference {column.reference_mean:.3g}"
     if column.shift_sd is None:
-        return f"One value became several: {values}. In the reference it never varies."
+        return f"The value is new: {values} for every image."
     if abs(column.shift_sd) < NEARLY:
-        return f"The spread changed and the mean hardly: {values}."
+        return f"The values are spread in another way, and their mean is nearly the same: {values}."
     direction = "higher" if column.shift_sd > 0 else "lower"
     what = higher if column.shift_sd > 0 else lower
     return f"{what}: {values} ({abs(column.shift_sd):.1f} standard deviations {direction})."
@@ -69,11 +102,13 @@ def headline(verdict: DriftVerdict, faults: int) -> tuple[str, str]:
     return f"The images have changed: {changed} of {len(verdict.columns)} measures differ.", "warning"
 
 
-def window(verdict: DriftVerdict) -> str:
+def window(verdict: DriftVerdict, now: datetime) -> str:
+    """`now`: when the window ends, in UTC."""
     images = f"{verdict.n_current:,} image{'' if verdict.n_current == 1 else 's'}"
+    start = now - timedelta(hours=verdict.window_hours)
     return (
-        f"{images} of the last {verdict.window_hours:g} hours, compared with the {verdict.n_reference:,} test images "
-        "of the release."
+        f"{images} from {_time(start)}, to {_time(now)} ({verdict.window_hours:g} hours), compared with the "
+        f"{verdict.n_reference:,} test images of the release."
     )
 
 
