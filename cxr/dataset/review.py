@@ -154,7 +154,7 @@ def write_review(
         "review.html",
         {
             "title": "Near-duplicates",
-            "parts": [_part(*part, table, thumbs_of) for part in parts],
+            "parts": [_part(title, text, rows, asked, table, thumbs_of) for title, text, rows, asked in parts],
             "earlier": earlier,
             "saved_as": reviewed_path.name,
             "saved_at": reviewed_path.as_posix(),
