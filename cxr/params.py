@@ -255,7 +255,7 @@ class TableSource(OwnSource):
     @model_validator(mode="after")
     def _labels_have_values_and_words(self) -> "TableSource":
         if bool(self.labels) != (self.label_values is not None):
-            raise ValueError("labels and label_values belong together; give both or neither")
+            raise ValueError("labels and label_values: they belong together; give both or neither")
         if self.readers_agree and not self.labels:
             raise ValueError("readers_agree: it counts the rows in which a label is positive; give labels")
         odd = [name for name in self.labels if "|" in name or "," in name]
