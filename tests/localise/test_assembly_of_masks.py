@@ -80,7 +80,7 @@ def test_the_first_door_knows_the_regions(ingested, tmp_path):
     assert judged() == []
     table.loc[0, "mask"] = "heart"
     table.to_parquet(path)
-    assert any("(mask, value_set=['lungs', 'opacities']): found 1 of" in sentence for sentence in judged())
+    assert any("mask must be one of lungs, opacities: found 1 of" in sentence for sentence in judged())
 
 
 @pytest.mark.parametrize(
