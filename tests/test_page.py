@@ -194,7 +194,8 @@ def test_warnings_stand_above_the_answer_and_go_with_it(
     shown = [item.text for item in page.find("warnings").find_elements(By.TAG_NAME, "li")]
     assert len(shown) == 2
     assert any(
-        text.startswith("The header says 2 years; the films") and text.endswith("18 to 90 years.") for text in shown
+        text.startswith("The header says 2 years; the training films") and text.endswith("18 to 90 years.")
+        for text in shown
     )
     assert page.find("warnings").rect["y"] < page.find("predicted").rect["y"]
     assert "The header says 2 years" in page.find("status").get_attribute("textContent")
