@@ -71,7 +71,7 @@ def decide(duplicates: Duplicates, reviewed: pd.DataFrame, records: pd.DataFrame
     """Replace the pixels' verdicts by a person's.
 
     `same` is one image, `same-patient` two images that stay in one split, `different` two images that need not.
-    Raises CxrError if two images that must be two have the same bytes, or stay joined through a third image.
+    Raises CxrError if a pair said to be two images has the same bytes, or stays joined through a third image.
     """
     said = {
         (a, b): verdict for a, b, verdict in zip(*(reviewed[c] for c in ("first", "second", "verdict")), strict=True)
